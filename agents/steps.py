@@ -1,0 +1,116 @@
+"""What a host sees of itself, and the steps that change it. Pure data: reconcile decides, machine performs.
+
+A step is idempotent: performed twice it does what it does once, and after a crash it is simply decided again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from failover.model import Replica, State, Vserver, frozen_map
+
+
+class Tree(StrEnum):
+    """What lies on this host's disk of one vserver."""
+
+    NONE = "none"
+    LIVE = "live"  # /vservers/NAME: this host runs it, or was the last to own it
+    REPLICA = "replica"  # kept aside, following an owner
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """The newest generation that one backup has acknowledged. `at`: when the sync that made it began (boot time)."""
+
+    generation: int
+    epoch: int
+    at: float
+    final: bool = False  # nothing was written after it: the vserver was stopped before
+    because: str = ""  # why the last attempt after it failed
+    tried_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class SeenVserver:
+    state: State = State.STOPPED
+    tree: Tree = Tree.NONE
+    since_at: float = 0.0
+    because: str = ""  # how it ended, when it ended by itself
+    busy: tuple[str, ...] = ()  # names of the steps under way: "start", "stop", "ship hostB"
+    replica: Replica | None = None
+    generation: int = 0  # of the live tree: the last one that was made from it, or that it was promoted from
+    shipped: Mapping[str, Shipped] = field(default_factory=frozen_map)
+    failed: Mapping[str, tuple[int, str]] = field(default_factory=frozen_map)  # step name -> (epoch, why)
+
+
+@dataclass(frozen=True)
+class Seen:
+    vservers: Mapping[str, SeenVserver] = field(default_factory=frozen_map)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Promote the replica if the live tree is not there yet, prepare the network, start, announce the addresses."""
+
+    vserver: Vserver
+    epoch: int
+    name: str = "start"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop in order, by the init's own signal; kill what is left after the timeout; take the addresses down."""
+
+    vserver: Vserver
+    epoch: int
+    timeout_s: float = 30.0
+    name: str = "stop"
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Kill without a word: it is frozen, or belongs to another host now."""
+
+    vserver: str
+    epoch: int
+    name: str = "kill"
+
+
+@dataclass(frozen=True)
+class Freeze:
+    vserver: str
+    name: str = "freeze"
+
+
+@dataclass(frozen=True)
+class Thaw:
+    vserver: str
+    name: str = "thaw"
+
+
+@dataclass(frozen=True)
+class Ship:
+    """Make the next generation of the live tree complete on one backup."""
+
+    vserver: Vserver
+    target: str
+    epoch: int
+    final: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"ship {self.target}"
+
+
+@dataclass(frozen=True)
+class Demote:
+    """Set the live tree of a former owner aside as a diverged replica, to follow the new owner."""
+
+    vserver: str
+    epoch: int
+    name: str = "demote"
+
+
+Step = Start | Stop | Kill | Freeze | Thaw | Ship | Demote

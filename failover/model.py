@@ -1,0 +1,290 @@
+"""The nouns of the cluster, as frozen data.
+
+    cluster.yaml ──▶ Cluster      what the operator declares
+    commands     ──▶ Intents      what the operator wishes meanwhile
+    the leader   ──▶ Assignment   who owns a vserver, under which epoch
+    the agents   ──▶ Report       what a host has seen of itself
+    ZooKeeper    ──▶ Lease        whether a host's session lives
+
+Rule 1: no record has two authors.
+Rule 2: every word of the leader about a vserver bears the next epoch; whoever obeys it says which epoch it obeyed.
+Rule 3: a clock is named where it is stored: `_at` is wall-clock time for people only (seconds since 1970), `store_at`
+        is ZooKeeper's clock, and everything else that decides is an age or a length in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypeVar
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def frozen_map(mapping: Mapping[_K, _V] | None = None) -> Mapping[_K, _V]:
+    """A read-only copy, for the fields of frozen records."""
+    return MappingProxyType(dict(mapping or {}))
+
+
+# --- what the operator declares: cluster.yaml -------------------------------------------------------------------------
+
+
+class Want(StrEnum):
+    STARTED = "started"
+    STOPPED = "stopped"
+    IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where the vservers' addresses live on a host: a device that carries macvlans, or a bridge that takes veths."""
+
+    device: str | None = None
+    bridge: str | None = None
+
+
+@dataclass(frozen=True)
+class Host:
+    name: str
+    address: str
+    network: Network = Network(device="eth0")
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sync:
+    """How a vserver's tree gets to its backups. `every_s`: the pause between two rounds."""
+
+    mode: str = "rsync"
+    every_s: float = 5.0
+    bandwidth_bytes_s: int | None = None
+    exclude: tuple[str, ...] = ()
+    snapshot: str = "auto"
+
+
+@dataclass(frozen=True)
+class Vserver:
+    name: str
+    primary: str
+    backups: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()  # CIDR, IPv4 or IPv6: "10.0.0.101/24"
+    gateway: str | None = None
+    want: Want = Want.STARTED
+    sync: Sync = Sync()
+    max_data_loss_s: float = 60.0
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every host that may ever run it, in the order of preference."""
+        return (self.primary, *self.backups)
+
+
+@dataclass(frozen=True)
+class ZooKeeper:
+    servers: tuple[str, ...] = ()  # "10.0.0.1:2181"
+    credentials: str = "/etc/failover/zookeeper.secret"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    name: str
+    hosts: Mapping[str, Host]
+    vservers: Mapping[str, Vserver]
+    zookeeper: ZooKeeper = ZooKeeper()
+    timing: str = "normal"
+
+
+# --- what the operator wishes -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MoveWish:
+    """Obeyed only while the assignment still has this epoch: so it is carried out once, and never lingers."""
+
+    target: str | None  # None: wherever it may run, but not where it is
+    epoch: int
+    accept_loss: bool = False  # start the target's replica as it is, however old
+
+
+@dataclass(frozen=True)
+class VserverIntent:
+    want: Want | None = None  # None: as cluster.yaml says
+    move: MoveWish | None = None
+    cleared_epoch: int = 0  # errors under this epoch and older are forgiven
+    by: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class HostIntent:
+    drained: bool = False
+    reason: str = ""
+    confirmed_off: int | None = None  # the operator vouches that the host is off, while its lease has this version
+    by: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Intents:
+    vservers: Mapping[str, VserverIntent] = field(default_factory=frozen_map)
+    hosts: Mapping[str, HostIntent] = field(default_factory=frozen_map)
+
+
+# --- what the leader says ---------------------------------------------------------------------------------------------
+
+
+class Kind(StrEnum):
+    """Why a vserver has the owner it has."""
+
+    FIRST = "first"  # the first start
+    TAKEOVER = "takeover"  # the old owner took no part
+    PLANNED = "planned"  # the old owner stopped it and shipped the last changes
+    ADOPTED = "adopted"  # found running there
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The leader's word about one vserver.
+
+    While `target` is set, the owner hands it over: it syncs, stops it, ships the last changes and reports `handed`.
+    """
+
+    vserver: str
+    owner: str
+    epoch: int
+    want: Want = Want.STARTED
+    target: str | None = None
+    kind: Kind = Kind.FIRST
+    source: str | None = None  # the owner before
+    accept_loss: bool = False  # an operator accepted the age of the replica that is to be started
+    because: str = ""
+    at: float = 0.0
+    owned_at: float = 0.0  # since when the present owner has it
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A decision to wait. `subject` is a vserver or a host."""
+
+    subject: str
+    because: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a host may run a vserver now; `because` is one line and never empty."""
+
+    host: str
+    may: bool
+    because: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of history. `kind`: takeover | planned | first | adopted | running | failed | lost | returned | …"""
+
+    kind: str
+    at: float
+    text: str
+    vserver: str | None = None
+    host: str | None = None
+    epoch: int = 0
+    facts: Mapping[str, str | float | int | bool | None] = field(default_factory=frozen_map)
+
+
+# --- what the agents say ----------------------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    """What a host sees of one vserver on itself."""
+
+    RUNNING = "running"
+    FROZEN = "frozen"
+    STOPPED = "stopped"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What the owner knows of one backup: its newest complete generation, and how old that was when the report was
+    written (seconds since the tree was last known to be like it)."""
+
+    generation: int
+    age_s: float
+    because: str = ""  # why it does not get younger; empty when all is well
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A complete copy on a backup: nothing that was torn is ever reported."""
+
+    generation: int
+    epoch: int  # the epoch of the owner that shipped it
+    diverged: bool = False  # the tree of a former owner, not yet following the new one
+    salvaged: tuple[str, ...] = ()  # directories in which what only it had is kept aside
+
+
+@dataclass(frozen=True)
+class VserverReport:
+    state: State
+    epoch: int  # the epoch that the agent has obeyed
+    since_at: float = 0.0
+    because: str = ""  # why it is in error or what it waits for
+    handed: int | None = None  # the generation of the final sync to the assignment's target, once complete there
+    handing_failed: str = ""  # why it could not be handed over; it runs on here
+    shipments: Mapping[str, Shipment] = field(default_factory=frozen_map)
+
+
+@dataclass(frozen=True)
+class Report:
+    host: str
+    vservers: Mapping[str, VserverReport] = field(default_factory=frozen_map)
+    replicas: Mapping[str, Replica] = field(default_factory=frozen_map)
+    at: float = 0.0
+    version: str = ""
+    store_at: float = 0.0  # filled in by the store when read
+
+
+# --- what the store says ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A host's lease record as the store has it.
+
+    `version` changes with every renewal. `alive`: the host's ZooKeeper session exists. A host that is not alive has
+    stopped or frozen all it ran before its session could end (failover/timing.py proves it), as long as `version`
+    stays what it is.
+    """
+
+    host: str
+    alive: bool
+    version: int
+    store_at: float  # the last renewal, on the store's clock
+
+
+@dataclass(frozen=True)
+class View:
+    """One snapshot of the whole cluster: all that a decision may rest on."""
+
+    cluster: Cluster
+    now: float  # the store's clock
+    leases: Mapping[str, Lease] = field(default_factory=frozen_map)
+    reports: Mapping[str, Report] = field(default_factory=frozen_map)
+    assignments: Mapping[str, Assignment] = field(default_factory=frozen_map)
+    intents: Intents = Intents()
+    holds: tuple[Hold, ...] = ()  # as the leader last wrote them
+    leader: str | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """All that one host's agent has to know."""
+
+    host: str
+    cluster: Cluster
+    assignments: Mapping[str, Assignment]

@@ -1,0 +1,105 @@
+"""The seam between our processes and ZooKeeper. `ZooKeeperStore` (failover/zookeeper.py) is the real one, `MemoryStore`
+(failover/simulate/memory.py) plays in the simulator; tests/test_store_contract.py holds both to this page.
+
+    /failover/NAME/cluster              the operator   cluster.yaml as it was applied
+    /failover/NAME/intent/vservers/V    the operator
+    /failover/NAME/intent/hosts/H       the operator
+    /failover/NAME/leader/epoch         the leader     its version is checked by every commit
+    /failover/NAME/leader/holder        the leader     ephemeral
+    /failover/NAME/assignments/V        the leader
+    /failover/NAME/holds                the leader
+    /failover/NAME/history/N            the leader     events, bounded
+    /failover/NAME/leases/H             the agent      rewritten by every renewal: its version is the proof
+    /failover/NAME/alive/H              the agent      ephemeral: the session
+    /failover/NAME/reports/H            the agent
+
+Rule 1: nobody waits here for longer than the deadline of a call. A lost connection is `connected == False`, and calls
+        that need the store then raise `Unreachable`; no daemon dies of it.
+Rule 2: what `view` and `told` return comes from a mirror that watches keep up to date; the mirror is read anew after
+        every loss of the connection, and until that is done `fresh` is False.
+Rule 3: in a new session the lease record is written first and the mirror read after it. So an agent that is `fresh` has
+        seen every takeover that was committed before its lease was written, and a takeover that comes after it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from failover.model import Assignment, Cluster, Event, Hold, HostIntent, Report, Told, View, VserverIntent
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one decision changes, in one transaction: all of it or nothing.
+
+    It fails (commit returns False) when the leadership is lost, when an assignment is not at the epoch that it was
+    decided on, or when a lease has another version than in `leases` (the host has come back since).
+    """
+
+    assignments: tuple[Assignment, ...] = ()  # each replaces the one with epoch - 1; epoch 1 creates it
+    forget: tuple[tuple[str, int], ...] = ()  # (vserver, epoch): remove the assignment that has this epoch
+    leases: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold, and the host not alive
+    events: tuple[Event, ...] = ()
+
+
+class Store(Protocol):
+    """One process's connection. `changed` (given when it is built) is called from any thread, quickly and often."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    @property
+    def fresh(self) -> bool:
+        """Connected, and the mirror has been read in this connection (for an agent: after its lease was written)."""
+        ...
+
+    def close(self) -> None:
+        """Let go without ending the session: who ends a session early tells the leader that the host has stopped."""
+        ...
+
+    # everyone
+    def view(self) -> View: ...
+
+    def history(self, limit: int = 1000) -> tuple[Event, ...]:
+        """The events, oldest first."""
+        ...
+
+    # the operator (each call is acknowledged by ZooKeeper before it returns)
+    def apply(self, cluster: Cluster, text: str) -> None: ...
+
+    def cluster_text(self) -> str: ...
+
+    def wish(self, vserver: str, change: Callable[[VserverIntent], VserverIntent]) -> VserverIntent:
+        """Read, change and write an intent, again if another operator was quicker."""
+        ...
+
+    def wish_host(self, host: str, change: Callable[[HostIntent], HostIntent]) -> HostIntent: ...
+
+    # the agent
+    def told(self) -> Told: ...
+
+    def renew(self, now: float) -> None:
+        """Begin to write the lease record; `now` is the boot time at which it is sent. Does not wait."""
+        ...
+
+    @property
+    def renewed_at(self) -> float | None:
+        """The sending time of the newest acknowledged renewal in the present session; None: none in this session."""
+        ...
+
+    def report(self, report: Report) -> None:
+        """Begin to write the report (a newer one replaces one that is still on its way). Does not wait."""
+        ...
+
+    # the leader
+    def lead(self) -> int | None:
+        """The leader epoch if this process leads; tries to become leader when nobody does. Does not wait long."""
+        ...
+
+    def commit(self, change: Change) -> bool: ...
+
+    def hold(self, holds: Sequence[Hold]) -> None:
+        """Replace what the leader shows as its holds; under its leadership, like a commit."""
+        ...
