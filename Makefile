@@ -1,0 +1,42 @@
+# sudo make demo    watch a vserver survive the power cut of its host
+# sudo make test    every test
+# Both install all that they need: Debian packages, .venv, Python packages.
+
+PYTHON   ?= /usr/bin/python3
+VENV     := .venv
+BIN      := $(VENV)/bin
+PACKAGES := python3-dev python3-venv gcc libcap-dev libseccomp2 zookeeper default-jre-headless rsync openssh-server \
+            openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr
+
+.PHONY: setup demo test bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml Makefile
+	@[ "$$(id -u)" = 0 ] || { echo "this needs root: sudo make $(MAKECMDGOALS)"; exit 1; }
+	@dpkg-query -W -f='$${db:Status-Status}\n' $(PACKAGES) 2>&1 | grep -qv '^installed$$' \
+	  && { echo "installing Debian packages"; apt-get update -qq \
+	       && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; } || true
+	@dpkg-query -W $(PACKAGES) >/dev/null
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "installing Python packages into $(VENV)"
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m failover lab demo
+
+test: setup
+	@$(BIN)/python -m pytest
+
+bench: setup
+	@$(BIN)/python -m tests.bench takeover
+	@$(BIN)/python -m tests.bench move
+
+clean:
+	@[ ! -x $(BIN)/python ] || $(BIN)/python -m failover lab down --all
+	rm -rf $(VENV) build *.egg-info
