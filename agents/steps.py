@@ -28,6 +28,8 @@ class Shipped:
     epoch: int
     at: float
     final: bool = False  # nothing was written after it: the vserver was stopped before
+    took_s: float = 0.0
+    rounds: int = 1  # completed under this epoch
     because: str = ""  # why the last attempt after it failed
     tried_at: float = 0.0
 
@@ -52,10 +54,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Start:
-    """Promote the replica if the live tree is not there yet, prepare the network, start, announce the addresses."""
+    """Promote the replica if the live tree is not there yet, prepare the network, start, announce the addresses.
+
+    `anyway`: also a replica that has diverged.
+    """
 
     vserver: Vserver
     epoch: int
+    host: str
+    anyway: bool = False
     name: str = "start"
 
 
@@ -106,10 +113,15 @@ class Ship:
 
 @dataclass(frozen=True)
 class Demote:
-    """Set the live tree of a former owner aside as a diverged replica, to follow the new owner."""
+    """Set the live tree of a former owner aside as a replica, to follow the new owner.
+
+    `generation`: the last one, if the new owner has it whole; else the tree has diverged, and what only it has will be
+    salvaged.
+    """
 
     vserver: str
     epoch: int
+    generation: int | None = None
     name: str = "demote"
 
 

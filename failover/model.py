@@ -122,7 +122,6 @@ class VserverIntent:
 class HostIntent:
     drained: bool = False
     reason: str = ""
-    confirmed_off: int | None = None  # the operator vouches that the host is off, while its lease has this version
     by: str = ""
     at: float = 0.0
 
@@ -160,6 +159,7 @@ class Assignment:
     kind: Kind = Kind.FIRST
     source: str | None = None  # the owner before
     accept_loss: bool = False  # an operator accepted the age of the replica that is to be started
+    failed_on: tuple[str, ...] = ()  # hosts that could not take it or start it; no candidates until an operator says so
     because: str = ""
     at: float = 0.0
     owned_at: float = 0.0  # since when the present owner has it
@@ -210,8 +210,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Shipment:
-    """What the owner knows of one backup: its newest complete generation, and how old that was when the report was
-    written (seconds since the tree was last known to be like it)."""
+    """What the owner knows of one backup: its newest complete generation (0: none yet), and how old that was when the
+    report was written (seconds since the tree was last known to be like it)."""
 
     generation: int
     age_s: float

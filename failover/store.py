@@ -55,6 +55,11 @@ class Store(Protocol):
         """Connected, and the mirror has been read in this connection (for an agent: after its lease was written)."""
         ...
 
+    @property
+    def session_s(self) -> float | None:
+        """How long ZooKeeper lets a session live without a word; None before the first connection."""
+        ...
+
     def close(self) -> None:
         """Let go without ending the session: who ends a session early tells the leader that the host has stopped."""
         ...

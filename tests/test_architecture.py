@@ -34,8 +34,8 @@ LIBRARIES = {
     "pyseccomp": ("agents/isolation/seccomp.py",),
     "ctypes": ("agents/isolation/syscalls.py",),
     "sysrsync": ("agents/replication/rsync.py",),
-    "subprocess": ("agents/command.py", "agents/guard.py", "agents/fence.py", "agents/isolation/", "agents/replication/",
-                   "failover/lab/", "failover/cli/"),
+    "subprocess": ("agents/command.py", "agents/guard.py", "agents/fence.py", "agents/isolation/",
+                   "agents/replication/", "failover/lab/", "failover/cli/"),
 }  # fmt: skip
 
 # What may not be imported by whom (prefix -> forbidden prefixes).

@@ -1,0 +1,182 @@
+"""The agent of one host: told and seen in, steps and a report out, again at every change and every deadline.
+
+    while it lives:   renew the lease · tell the guard · reconcile · begin the steps · report · wait for a change
+
+Rule 1: the lease counts from the sending of the newest renewal that ZooKeeper acknowledged (failover/timing.py).
+Rule 2: while the store is not fresh nothing is begun but the freeze at the lease's end: what was told may be old.
+Rule 3: the agent keeps nothing that it could not read again; killed at any moment, the next one goes on.
+Rule 4: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from agents.reconcile import describe, reconcile
+from agents.steps import Seen, Step
+from failover import __version__
+from failover.model import Report, Told
+from failover.store import Store
+from failover.timing import Timing
+
+log = logging.getLogger("failover.agent")
+
+REPORT_AGE_S = 2.0  # ages grow by themselves; a report that differs only in them may be this old
+
+
+class Machine(Protocol):
+    """The one door to this host. `agents/machine.py` is the real one."""
+
+    def now(self) -> float:
+        """Boot time in seconds: it goes on while the machine sleeps."""
+        ...
+
+    def observe(self, names: Collection[str]) -> Seen: ...
+
+    def begin(self, step: Step) -> None:
+        """Start a step and return; what becomes of it is seen in a later `observe`. One that is under way is left."""
+        ...
+
+    def hold(self, until: float, told: Told) -> None:
+        """Tell the guard until when what this host owns may run."""
+        ...
+
+    def publish(self, told: Told) -> None:
+        """Let the receiving end of a sync know who owns what."""
+        ...
+
+
+class Agent:
+    def __init__(self, host: str, store: Store, machine: Machine, timing: Timing) -> None:
+        self._host, self._store, self._machine, self._timing = host, store, machine, timing
+        self._sent_at = float("-inf")
+        self._said: Report | None = None
+        self._said_at = float("-inf")
+        self._published: Told | None = None
+        self._doing: frozenset[tuple[str, str]] = frozenset()
+
+    def turn(self) -> float:
+        """One round; returns the seconds after which the next is due if nothing changes before."""
+        now = self._machine.now()
+        timing, until = self._terms()
+        if now >= self._sent_at + timing.renew_s and self._store.connected:
+            self._store.renew(now)
+            self._sent_at = now
+        fresh = self._store.fresh
+        told = self._told(fresh)
+        if told is None:
+            return timing.renew_s
+        if fresh:
+            self._machine.hold(until, told)
+        seen = self._machine.observe(told.cluster.vservers)
+        if fresh or now >= until:
+            self._begin(reconcile(told, seen, until if fresh else float("-inf"), now))
+        if fresh:
+            self._report(describe(told, seen, now, version=__version__), now)
+        return timing.renew_s if now >= until else min(timing.renew_s, until - now)
+
+    def _terms(self) -> tuple[Timing, float]:
+        """The timing of the session that ZooKeeper granted, and the end of the lease: in the past when there is none."""
+        session_s, renewed_at = self._store.session_s, self._store.renewed_at
+        timing = self._timing if session_s is None else self._timing.with_session(session_s)
+        return timing, float("-inf") if renewed_at is None else renewed_at + timing.lease_s
+
+    def _told(self, fresh: bool) -> Told | None:
+        if not fresh:
+            return self._published
+        told = self._store.told()
+        if told != self._published:
+            self._machine.publish(told)
+            self._published = told
+        return told
+
+    def _begin(self, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            self._machine.begin(step)
+        doing = frozenset((step.name, _vserver_of(step)) for step in steps if not step.name.startswith("ship"))
+        for name, vserver in sorted(doing - self._doing):
+            log.info("%s: %s", vserver, name)
+        self._doing = doing
+
+    def _report(self, report: Report, now: float) -> None:
+        """Say what is new at once, and what only got older now and then."""
+        new = self._said is None or _ageless(report) != _ageless(self._said)
+        if new or now >= self._said_at + REPORT_AGE_S:
+            self._store.report(replace(report, at=time.time()))
+            self._said, self._said_at = report, now
+
+
+def _vserver_of(step: Step) -> str:
+    return step.vserver if isinstance(step.vserver, str) else step.vserver.name
+
+
+def _ageless(report: Report) -> Report:
+    """The report without what changes by itself; an age that has become smaller is news, and shows as a generation."""
+    return replace(
+        report,
+        at=0.0,
+        vservers={
+            name: replace(vs, shipments={b: (s.generation, s.because) for b, s in vs.shipments.items()})  # type: ignore[misc]
+            for name, vs in report.vservers.items()
+        },
+    )
+
+
+def run(agent: Agent, wake: threading.Event, stop: threading.Event) -> None:
+    """Turn after turn until `stop`. An error in one turn is logged and the next turn is taken: see rule 3."""
+    while not stop.is_set():
+        wake.clear()
+        try:
+            pause = agent.turn()
+        except Exception:
+            log.exception("this turn failed; the next one follows")
+            pause = 1.0
+        wake.wait(pause)
+
+
+def main() -> None:
+    from agents.machine import RealMachine, recover
+    from failover.config import load
+    from failover.timing import PROFILES
+    from failover.zookeeper import ZooKeeperStore, read_credentials
+
+    options = _options()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    cluster = load(options.config)
+    timing = PROFILES[cluster.timing]
+    wake, stop = threading.Event(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: (stop.set(), wake.set()))
+    store = ZooKeeperStore(
+        cluster.name,
+        cluster.zookeeper.servers,
+        read_credentials(Path(cluster.zookeeper.credentials)),
+        role="agent",
+        host=options.host,
+        timing=timing,
+        changed=wake.set,
+        session_file=Path("/run/failover/session.json"),
+    )
+    recover(cluster.vservers)
+    machine = RealMachine(options.host, changed=wake.set)
+    run(Agent(options.host, store, machine, timing), wake, stop)
+    store.close()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="failover-agent", description="run this host's vservers and sync their trees")
+    parser.add_argument("--host", required=True, help="this host's name in cluster.yaml")
+    parser.add_argument("--config", type=Path, default=Path("/etc/failover/cluster.yaml"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

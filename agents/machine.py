@@ -1,0 +1,222 @@
+"""The one door to this host: what it sees of itself, and how a step is performed.
+
+Rule 1: `begin` never waits. A step runs in a thread of its own; one step of a name at a time per vserver, and of those
+        that change its life (start, stop, kill, demote) one in all.
+Rule 2: what a step came to is kept in memory only. A new agent tries again: every step is idempotent.
+Rule 3: a start that finds the lease over when it is done freezes what it started.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+from agents import lease, network
+from agents.isolation import vserver as isolation
+from agents.replication import generation, ship
+from agents.steps import Demote, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
+from failover.errors import FailoverError, Refused
+from failover.model import State, Told, Want, frozen_map
+
+log = logging.getLogger("failover.machine")
+
+VSERVERS = Path("/vservers")
+TOLD = Path("/run/failover/told.json")
+
+CRASHES = 3  # a vserver that ended by itself so often ...
+CRASHES_WITHIN_S = 600.0  # ... in this time is not started again without an operator
+ANNOUNCE_AGAIN_S = (0.2, 1.0, 3.0)  # after the first announcement: a lost frame must not cost an outage
+
+_ALONE = ("start", "stop", "kill", "demote")
+
+
+class RealMachine:
+    """`changed` is called, from any thread, whenever a step has ended."""
+
+    def __init__(self, host: str, changed: Callable[[], None]) -> None:
+        self._host, self._changed = host, changed
+        self._lock = threading.Lock()
+        self._busy: dict[str, set[str]] = {}
+        self._failed: dict[str, dict[str, tuple[int, str]]] = {}
+        self._shipped: dict[str, dict[str, Shipped]] = {}
+        self._starts: dict[str, deque[float]] = {}
+        self._until = float("-inf")
+        self._told: Told | None = None
+
+    def now(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    # --- seeing -------------------------------------------------------------------------------------------------------
+
+    def observe(self, names: Collection[str]) -> Seen:
+        return Seen(frozen_map({name: self._observe(name) for name in names}))
+
+    def _observe(self, name: str) -> SeenVserver:
+        with self._lock:
+            busy = tuple(sorted(self._busy.get(name, ())))
+            shipped, failed = dict(self._shipped.get(name, {})), dict(self._failed.get(name, {}))
+        status = isolation.status(name)
+        live = (VSERVERS / name).is_dir()
+        replica = None if live else generation.replica(name, VSERVERS)
+        return SeenVserver(
+            status.state,
+            Tree.LIVE if live else Tree.REPLICA if replica else Tree.NONE,
+            status.since_at,
+            status.because,
+            busy,
+            replica,
+            shipped=frozen_map(shipped),
+            failed=frozen_map(failed),
+        )
+
+    # --- doing --------------------------------------------------------------------------------------------------------
+
+    def begin(self, step: Step) -> None:
+        name = _vserver_of(step)
+        with self._lock:
+            busy = self._busy.setdefault(name, set())
+            if step.name in busy or (step.name in _ALONE and busy.intersection(_ALONE)):
+                return
+            busy.add(step.name)
+        threading.Thread(target=self._run, args=(name, step), name=f"{name} {step.name}", daemon=True).start()
+
+    def _run(self, name: str, step: Step) -> None:
+        failure = ""
+        try:
+            self._perform(name, step)
+        except FailoverError as error:
+            failure = str(error)
+        except Exception as error:
+            log.exception("%s: %s", name, step.name)
+            failure = f"{type(error).__name__}: {error}"
+        with self._lock:
+            self._busy[name].discard(step.name)
+            failed = self._failed.setdefault(name, {})
+            failed.pop(step.name, None)
+            if failure:
+                failed[step.name] = (getattr(step, "epoch", 0), failure)
+        if failure:
+            log.error("%s: %s failed: %s", name, step.name, failure)
+        self._changed()
+
+    def _perform(self, name: str, step: Step) -> None:
+        match step:
+            case Start():
+                self._start(step)
+            case Stop():
+                isolation.stop(name, timeout_s=step.timeout_s)
+                network.remove(name)
+            case Kill():
+                isolation.kill(name)
+                network.remove(name)
+            case Freeze():
+                isolation.freeze(name)
+            case Thaw():
+                isolation.thaw(name)
+                network.announce(name)
+            case Ship():
+                self._ship(step)
+            case Demote():
+                generation.demote(name, step.epoch, VSERVERS, whole=step.generation)
+
+    def _start(self, step: Start) -> None:
+        vserver, told = step.vserver, self._told
+        self._count_start(vserver.name)
+        live = VSERVERS / vserver.name
+        if not live.is_dir():
+            generation.promote(vserver.name, step.epoch, VSERVERS, anyway=step.anyway)
+        if told is None:
+            raise Refused("nothing was told yet")
+        where = told.cluster.hosts[self._host].network
+        netns = network.prepare(vserver.name, where, vserver.addresses, vserver.gateway)
+        if self.now() >= self._until:
+            raise Refused("the lease ended before the start")
+        network.up(vserver.name)
+        isolation.start(isolation.Settings(name=vserver.name, tree=live, netns=netns))
+        if self.now() >= self._until:
+            isolation.freeze(vserver.name)
+        self._announce_again(vserver.name)
+
+    def _count_start(self, name: str) -> None:
+        starts = self._starts.setdefault(name, deque(maxlen=CRASHES))
+        ended = isolation.status(name).because
+        if len(starts) == CRASHES and self.now() - starts[0] < CRASHES_WITHIN_S:
+            starts.clear()
+            raise Refused(f"it ended by itself {CRASHES} times within {CRASHES_WITHIN_S:g} s ({ended})")
+        starts.append(self.now())
+
+    def _announce_again(self, name: str) -> None:
+        for delay in ANNOUNCE_AGAIN_S:
+            timer = threading.Timer(delay, _announce_quietly, (name,))
+            timer.daemon = True
+            timer.start()
+
+    def _ship(self, step: Ship) -> None:
+        name, told, began = step.vserver.name, self._told, self.now()
+        with self._lock:
+            before = self._shipped.get(name, {}).get(step.target) or Shipped(0, step.epoch, began, rounds=0)
+        try:
+            if told is None:
+                raise Refused("nothing was told yet")
+            target = told.cluster.hosts[step.target]
+            done = ship.ship(step.vserver, VSERVERS / name, target, step.epoch, step.final)
+            rounds = before.rounds + 1 if before.epoch == step.epoch else 1
+            after = replace(done, took_s=self.now() - began, rounds=rounds, tried_at=began)
+        except FailoverError as error:
+            after = replace(before, because=str(error), tried_at=self.now())
+            raise
+        finally:
+            with self._lock:
+                self._shipped.setdefault(name, {})[step.target] = after
+
+    # --- the guard and the receiving end of a sync -----------------------------------------------------------------------
+
+    def hold(self, until: float, told: Told) -> None:
+        self._until, self._told = until, told
+        mine = [
+            name
+            for name, word in told.assignments.items()
+            if word.owner == told.host and word.want is not Want.IGNORED and name in told.cluster.vservers
+        ]
+        macs = {name: network.mac_of(name) for name in mine}
+        if not lease.hold(until, macs, told.cluster.hosts[told.host].network):
+            log.warning("the guard does not answer: only this agent watches over the lease")
+
+    def publish(self, told: Told) -> None:
+        words = {
+            name: {"owner": word.owner, "epoch": word.epoch, "source": word.source}
+            for name, word in told.assignments.items()
+        }
+        TOLD.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = TOLD.with_suffix(".new")
+        new.write_text(json.dumps({"host": told.host, "assignments": words}))
+        os.replace(new, TOLD)
+
+
+def recover(names: Collection[str]) -> None:
+    """Finish or drop, once at the agent's start, what a crash has left half done."""
+    for name in names:
+        try:
+            generation.recover(name, VSERVERS)
+        except FailoverError as error:
+            log.error("%s: %s", name, error)
+
+
+def _announce_quietly(name: str) -> None:
+    """It may be gone again by now."""
+    try:
+        if isolation.status(name).state is State.RUNNING:
+            network.announce(name)
+    except (FailoverError, OSError) as error:
+        log.info("%s: not announced again: %s", name, error)
+
+
+def _vserver_of(step: Step) -> str:
+    return step.vserver if isinstance(step.vserver, str) else step.vserver.name

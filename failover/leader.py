@@ -1,0 +1,128 @@
+"""The leader: stand for election, look at the whole cluster, plan, commit, and say what changed and why.
+
+One such process runs on every host; ZooKeeper lets one lead. It keeps nothing that it could not read again: killed at any
+moment, another goes on, and what was already committed is not done twice because every change is the next epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from failover.errors import Unreachable
+from failover.model import Event, State, View
+from failover.plan import own_report, plan
+from failover.store import Change, Store
+
+log = logging.getLogger("failover.leader")
+
+AGAIN_S = 1.0  # after a lost race or a lost connection
+IDLE_S = 10.0  # nothing decides by this: it only bounds how long a missed wake-up could matter
+
+
+class Leader:
+    def __init__(self, host: str, store: Store) -> None:
+        self._host, self._store = host, store
+        self._epoch: int | None = None
+        self._shown: dict[str, str] = {}
+        self._running: dict[str, int] = {}  # vserver -> the epoch under which it was seen running
+        self._lost: frozenset[str] = frozenset()
+
+    def turn(self) -> float:
+        """One look and what follows from it; returns the seconds after which to look again if nothing changes."""
+        try:
+            return self._turn()
+        except Unreachable as error:
+            log.warning("%s", error)
+            return AGAIN_S
+
+    def _turn(self) -> float:
+        if not self._store.connected:
+            return AGAIN_S
+        epoch = self._store.lead()
+        if epoch != self._epoch:
+            log.info("%s", f"leading, epoch {epoch}" if epoch else "not leading any more")
+            self._epoch, self._running, self._lost = epoch, {}, frozenset()
+        if epoch is None or not self._store.fresh:
+            return IDLE_S
+        view = self._store.view()
+        decided = plan(view)
+        won = [self._commit(change) for change in decided.changes]
+        self._store.hold(decided.holds)
+        self._say_holds({hold.subject: f"{hold.because}; {hold.hint}" for hold in decided.holds})
+        self._witness(view)
+        return IDLE_S if all(won) else 0.05
+
+    def _commit(self, change: Change) -> bool:
+        done = self._store.commit(change)
+        for event in change.events:
+            log.info("%s: %s%s", event.vserver, event.text, "" if done else " (overtaken by events)")
+        return done
+
+    def _say_holds(self, holds: dict[str, str]) -> None:
+        for subject, text in holds.items():
+            if self._shown.get(subject) != text:
+                log.info("%s waits: %s", subject, text)
+        self._shown = holds
+
+    def _witness(self, view: View) -> None:
+        """History also has what nobody decided: hosts lost and back, vservers seen running after a decision."""
+        lost = frozenset(host for host, lease in view.leases.items() if not lease.alive)
+        events = [Event("lost", view.now, f"{host} is lost", host=host) for host in sorted(lost - self._lost)]
+        events += [Event("back", view.now, f"{host} is back", host=host) for host in sorted(self._lost - lost)]
+        for name, word in view.assignments.items():
+            report = own_report(view, word)
+            if report and report.state is State.RUNNING and self._running.get(name) != word.epoch:
+                first = name not in self._running
+                self._running[name] = word.epoch
+                if not first or report.since_at >= word.owned_at:
+                    text = f"{name} runs on {word.owner}"
+                    events.append(Event("running", view.now, text, name, word.owner, word.epoch))
+        if events:
+            self._store.commit(Change(events=tuple(events)))
+        self._lost = lost
+
+
+def run(leader: Leader, wake: threading.Event, stop: threading.Event) -> None:
+    while not stop.is_set():
+        wake.clear()
+        try:
+            pause = leader.turn()
+        except Exception:
+            log.exception("this turn failed; the next one follows")
+            pause = AGAIN_S
+        wake.wait(pause)
+
+
+def main() -> None:
+    from failover.config import load
+    from failover.timing import PROFILES
+    from failover.zookeeper import ZooKeeperStore, read_credentials
+
+    parser = argparse.ArgumentParser(prog="failover-leader", description="stand for election and lead the cluster")
+    parser.add_argument("--host", required=True, help="this host's name in cluster.yaml")
+    parser.add_argument("--config", type=Path, default=Path("/etc/failover/cluster.yaml"))
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    cluster = load(options.config)
+    wake, stop = threading.Event(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: (stop.set(), wake.set()))
+    store = ZooKeeperStore(
+        cluster.name,
+        cluster.zookeeper.servers,
+        read_credentials(Path(cluster.zookeeper.credentials)),
+        role="leader",
+        host=options.host,
+        timing=PROFILES[cluster.timing],
+        changed=wake.set,
+    )
+    run(Leader(options.host, store), wake, stop)
+    store.close()
+
+
+if __name__ == "__main__":
+    main()
