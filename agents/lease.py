@@ -1,0 +1,110 @@
+"""The word of the lease: what the agent tells the guard on its own host, one datagram each.
+
+    agent                                              guard
+    {"until": 812.4, "vservers": {…}, "network": {…}} ──▶ fence, state, thaw
+    ◀── {"held": true}                                    or {"held": false, "because": …}: the old end stands
+    {"alive": true} ──▶                                   the agent does not hang, nothing else
+
+Rule 1: `until` is CLOCK_BOOTTIME in seconds: the vservers named may run until then.
+Rule 2: a word counts when it is answered. A vserver that the newest word does not name keeps its old end.
+Rule 3: what cannot be understood is refused as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from failover.errors import BadInput
+from failover.model import Network, frozen_map
+
+SOCKET = Path("/run/failover/guard.sock")
+ANSWER_S = 0.05
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_DEVICE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+log = logging.getLogger("failover.lease")
+
+
+@dataclass(frozen=True)
+class Word:
+    """`vservers`: name to MAC address. Without `until` it says only that the agent is alive."""
+
+    until: float | None = None
+    vservers: Mapping[str, str] = field(default_factory=frozen_map)
+    network: Network = field(default_factory=Network)
+
+
+def hold(
+    until: float,
+    vservers: Mapping[str, str],
+    network: Network,
+    *,
+    socket: Path = SOCKET,
+    timeout_s: float = ANSWER_S,
+) -> bool:
+    """Let these vservers run until then; False when the guard does not answer or refuses (why is in the log)."""
+    return _say(encode(Word(until, vservers, network)), socket, timeout_s)
+
+
+def alive(*, socket: Path = SOCKET, timeout_s: float = ANSWER_S) -> bool:
+    """Tell the guard that this agent does not hang, when there is nothing to hold."""
+    return _say(encode(Word()), socket, timeout_s)
+
+
+def encode(word: Word) -> bytes:
+    if word.until is None:
+        return b'{"alive": true}'
+    where = {"device": word.network.device} if word.network.device else {"bridge": word.network.bridge}
+    return json.dumps({"until": word.until, "vservers": dict(word.vservers), "network": where}).encode()
+
+
+def decode(data: bytes) -> Word:
+    """Raises BadInput for whatever is not exactly a word."""
+    try:
+        document = json.loads(data)
+        if document == {"alive": True}:
+            return Word()
+        until, vservers, network = document["until"], document["vservers"], document["network"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"not a word of the lease: {data[:80]!r}") from error
+    if isinstance(until, bool) or not isinstance(until, int | float) or until != until:
+        raise BadInput(f"until is no time: {until!r}")
+    if not isinstance(vservers, dict) or not all(_is(_NAME, n) and _is(_MAC, a) for n, a in vservers.items()):
+        raise BadInput("vservers must map names to MAC addresses")
+    if not isinstance(network, dict) or len(network) != 1 or not network.keys() <= {"device", "bridge"}:
+        raise BadInput("network must be a device or a bridge")
+    if not all(_is(_DEVICE, name) for name in network.values()):
+        raise BadInput("network must name a device or a bridge")
+    return Word(float(until), frozen_map(vservers), Network(**network))
+
+
+def answer(refused: str = "") -> bytes:
+    return json.dumps({"held": False, "because": refused} if refused else {"held": True}).encode()
+
+
+def _is(pattern: re.Pattern[str], text: object) -> bool:
+    return isinstance(text, str) and pattern.fullmatch(text) is not None
+
+
+def _say(data: bytes, path: Path, timeout_s: float) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as ours:
+        ours.settimeout(timeout_s)
+        try:
+            ours.bind("")  # a name of the kernel's choice, for the answer
+            ours.sendto(data, str(path))
+            said = json.loads(ours.recv(65536))
+        except (OSError, ValueError) as error:
+            log.warning("the guard does not answer: %s", error)
+            return False
+    if said.get("held") is not True:
+        log.warning("the guard refuses: %s", said.get("because"))
+        return False
+    return True
