@@ -84,7 +84,7 @@ class Agent:
         return timing.renew_s if now >= until else min(timing.renew_s, until - now)
 
     def _terms(self) -> tuple[Timing, float]:
-        """The timing of the session that ZooKeeper granted, and the end of the lease: in the past when there is none."""
+        """The timing of the session that ZooKeeper granted; the end of the lease, in the past when there is none."""
         session_s, renewed_at = self._store.session_s, self._store.renewed_at
         timing = self._timing if session_s is None else self._timing.with_session(session_s)
         return timing, float("-inf") if renewed_at is None else renewed_at + timing.lease_s

@@ -3,14 +3,13 @@
 Rule 1: `begin` never waits. A step runs in a thread of its own; one step of a name at a time per vserver, and of those
         that change its life (start, stop, kill, demote) one in all.
 Rule 2: what a step came to is kept in memory only. A new agent tries again: every step is idempotent.
-Rule 3: a start that finds the lease over when it is done freezes what it started.
+Rule 3: a start that finds the lease over when it is done freezes what it started; a start that fails leaves nothing.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -35,6 +34,10 @@ CRASHES_WITHIN_S = 600.0  # ... in this time is not started again without an ope
 ANNOUNCE_AGAIN_S = (0.2, 1.0, 3.0)  # after the first announcement: a lost frame must not cost an outage
 
 _ALONE = ("start", "stop", "kill", "demote")
+
+
+class NotNow(Refused):
+    """A step that could not be done for a reason that passes by itself: it is no failure, and is decided again."""
 
 
 class RealMachine:
@@ -91,6 +94,8 @@ class RealMachine:
         failure = ""
         try:
             self._perform(name, step)
+        except NotNow as later:
+            log.info("%s: no %s now: %s", name, step.name, later)
         except FailoverError as error:
             failure = str(error)
         except Exception as error:
@@ -109,7 +114,11 @@ class RealMachine:
     def _perform(self, name: str, step: Step) -> None:
         match step:
             case Start():
-                self._start(step)
+                try:
+                    self._start(step)
+                except Exception:
+                    network.remove(name)
+                    raise
             case Stop():
                 isolation.stop(name, timeout_s=step.timeout_s)
                 network.remove(name)
@@ -128,16 +137,16 @@ class RealMachine:
 
     def _start(self, step: Start) -> None:
         vserver, told = step.vserver, self._told
-        self._count_start(vserver.name)
         live = VSERVERS / vserver.name
+        self._count_start(vserver.name)
         if not live.is_dir():
             generation.promote(vserver.name, step.epoch, VSERVERS, anyway=step.anyway)
         if told is None:
-            raise Refused("nothing was told yet")
+            raise NotNow("nothing was told yet")
         where = told.cluster.hosts[self._host].network
         netns = network.prepare(vserver.name, where, vserver.addresses, vserver.gateway)
         if self.now() >= self._until:
-            raise Refused("the lease ended before the start")
+            raise NotNow("the lease ended before the start")
         network.up(vserver.name)
         isolation.start(isolation.Settings(name=vserver.name, tree=live, netns=netns))
         if self.now() >= self._until:
@@ -164,7 +173,7 @@ class RealMachine:
             before = self._shipped.get(name, {}).get(step.target) or Shipped(0, step.epoch, began, rounds=0)
         try:
             if told is None:
-                raise Refused("nothing was told yet")
+                raise NotNow("nothing was told yet")
             target = told.cluster.hosts[step.target]
             done = ship.ship(step.vserver, VSERVERS / name, target, step.epoch, step.final)
             rounds = before.rounds + 1 if before.epoch == step.epoch else 1
@@ -176,7 +185,7 @@ class RealMachine:
             with self._lock:
                 self._shipped.setdefault(name, {})[step.target] = after
 
-    # --- the guard and the receiving end of a sync -----------------------------------------------------------------------
+    # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 
     def hold(self, until: float, told: Told) -> None:
         self._until, self._told = until, told
@@ -197,7 +206,7 @@ class RealMachine:
         TOLD.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = TOLD.with_suffix(".new")
         new.write_text(json.dumps({"host": told.host, "assignments": words}))
-        os.replace(new, TOLD)
+        new.replace(TOLD)
 
 
 def recover(names: Collection[str]) -> None:

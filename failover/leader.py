@@ -1,7 +1,7 @@
 """The leader: stand for election, look at the whole cluster, plan, commit, and say what changed and why.
 
-One such process runs on every host; ZooKeeper lets one lead. It keeps nothing that it could not read again: killed at any
-moment, another goes on, and what was already committed is not done twice because every change is the next epoch.
+One such process runs on every host; ZooKeeper lets one lead. It keeps nothing that it could not read again: killed at
+any moment, another goes on, and what was already committed is not done twice because every change is the next epoch.
 """
 
 from __future__ import annotations

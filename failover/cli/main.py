@@ -1,0 +1,57 @@
+"""The `failover` command. Each family of commands has a file; heavy imports are made by the command that needs them.
+
+Rule 1: only this folder prints. An error is one line on stderr, what to do is the next; its class gives the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from failover import __version__
+from failover.cli import cluster, explain, lab, operate, status
+from failover.errors import FailoverError
+
+EXIT_CODES = """exit codes: 0 done · 1 failed · 2 bad input · 3 refused as unsafe · 4 cannot be done now
+            5 unreachable · 6 denied"""
+
+
+def main() -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    options = parser().parse_args()
+    try:
+        sys.exit(options.run(options) or 0)
+    except FailoverError as error:
+        print(f"failover: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="failover",
+        description="Fail-over for virtual servers: when a host dies, its vservers go on elsewhere.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"failover {__version__}")
+    top.add_argument(
+        "--config",
+        type=Path,
+        default=Path(os.environ.get("FAILOVER_CONFIG", "/etc/failover/cluster.yaml")),
+        help="cluster.yaml (default: %(default)s, or $FAILOVER_CONFIG)",
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for family in (cluster, status, operate, explain, lab):
+        family.add(commands)
+    return top
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""`failover status`: what runs where, since when, how old its copies are, and what waits for a person."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from argparse import Namespace
+from dataclasses import asdict
+from typing import Any
+
+from failover.cli.operate import Commands
+from failover.model import Assignment, State, View, Vserver
+from failover.plan import alive, own_report, replica_age, verdicts
+
+WIDTH = 80
+_COLOURS = {"running": "32", "up": "32", "stopped": "33", "moving": "36", "starting": "36", "drained": "33"}
+
+
+def add(commands: Commands) -> None:
+    status = commands.add_parser("status", help="where everything runs, how old its copies are, and what waits")
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.set_defaults(run=_status)
+
+
+def _status(options: Namespace) -> None:
+    from failover.cli.connect import connected
+
+    with connected(options) as store:
+        view = store.view()
+    if options.json:
+        print(json.dumps(as_data(view), indent=2))
+    else:
+        coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        print("\n".join(lines(view, coloured=coloured)))
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def lines(view: View, *, coloured: bool = False) -> list[str]:
+    """What a person sees; nothing is wider than 80 columns but what cannot be broken."""
+    up = sum(alive(view, host) for host in view.cluster.hosts)
+    leader = f"leader {view.leader}" if view.leader else "nobody leads"
+    out = [f"cluster {view.cluster.name} · {up} of {len(view.cluster.hosts)} hosts up · {leader}", ""]
+    for hold in view.holds:
+        out += _wrapped(f"! {hold.subject} waits: ", hold.because, coloured)
+        out += _wrapped("  → ", hold.hint, coloured) if hold.hint else []
+    out += [""] if view.holds else []
+    rows = [("VSERVER", "STATE", "HOST", "SINCE", "ADDRESS", "BACKUPS (GENERATION, AGE)")]
+    rows += [_row(view, vserver) for _, vserver in sorted(view.cluster.vservers.items())]
+    out += _table(rows, coloured) if len(rows) > 1 else ["no vserver is declared"]
+    rows = [("HOST", "STATE", "OWNS", "ADDRESS")]
+    for name, host in view.cluster.hosts.items():
+        owns = [word.vserver for word in view.assignments.values() if word.owner == name]
+        rows.append((name, host_state(view, name), " ".join(sorted(owns)) or "–", host.address))
+    return [*out, "", *_table(rows, coloured), *_salvaged(view)]
+
+
+def _row(view: View, vserver: Vserver) -> tuple[str, ...]:
+    word = view.assignments.get(vserver.name)
+    state, since = vserver_state(view, vserver, word), _since(view, word)
+    address = vserver.addresses[0].split("/")[0] if vserver.addresses else "–"
+    copies = [_copy(view, vserver, host) for host in vserver.hosts if word is None or host != word.owner]
+    return (vserver.name, state, word.owner if word else "–", since, address, ", ".join(copies) or "none")
+
+
+def _copy(view: View, vserver: Vserver, host: str) -> str:
+    report = view.reports.get(host)
+    replica = report.replicas.get(vserver.name) if report else None
+    if not alive(view, host):
+        return f"{host} lost"
+    if replica is None:
+        return f"{host} none"
+    if replica.diverged:
+        return f"{host} old"
+    age = replica_age(view, vserver, host)
+    return f"{host} #{replica.generation} {short(age) if age is not None else '?'}"
+
+
+def vserver_state(view: View, vserver: Vserver, word: Assignment | None) -> str:
+    """One word: what its owner reports, or what it waits for."""
+    if (view.intents.vservers.get(vserver.name) or vserver).want == "ignored":
+        return "ignored"
+    if word is None:
+        return "waiting"
+    if not alive(view, word.owner):
+        return "waiting"
+    report = own_report(view, word)
+    if word.target:
+        return "moving"
+    if report is None or (report.state is State.STOPPED and word.want == "started"):
+        return "starting"
+    return str(report.state)
+
+
+def host_state(view: View, name: str) -> str:
+    if not alive(view, name):
+        return "lost" if name in view.leases else "never seen"
+    intent = view.intents.hosts.get(name)
+    return "drained" if intent and intent.drained else "up"
+
+
+def _since(view: View, word: Assignment | None) -> str:
+    report = own_report(view, word) if word else None
+    return short(max(0.0, time.time() - report.since_at)) if report and report.since_at else "–"
+
+
+def _salvaged(view: View) -> list[str]:
+    kept = [
+        f"{host}: {name}: {place}"
+        for host, report in sorted(view.reports.items())
+        for name, replica in sorted(report.replicas.items())
+        for place in replica.salvaged
+    ]
+    return ["", "kept aside, changes that only a former owner had:", *(f"  {line}" for line in kept)] if kept else []
+
+
+def short(seconds: float) -> str:
+    """A length of time in one or two words: 0.4 s, 12 s, 3 min, 2 h, 5 d."""
+    for limit, unit, size in ((10, "s", 1), (100, "s", 1), (6000, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.1f} {unit}" if limit == 10 else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def _table(rows: list[tuple[str, ...]], coloured: bool) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    out = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
+        head = "  ".join(cells[:-1])
+        tail = _broken(row[-1], max(20, WIDTH - indent))
+        if coloured and row is not rows[0]:
+            colour = _COLOURS.get(row[1], "31")
+            head = head.replace(row[1], f"\x1b[{colour}m{row[1]}\x1b[0m", 1) if row[0] != row[1] else head
+        out.append(f"{head}  {tail[0]}".rstrip())
+        out += [" " * indent + more for more in tail[1:]]
+    return out
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """At the commas, each piece no wider than `width` if it can be."""
+    out = [""]
+    for piece in text.split(", "):
+        joined = f"{out[-1]}, {piece}" if out[-1] else piece
+        if len(joined) <= width or not out[-1]:
+            out[-1] = joined
+        else:
+            out.append(piece)
+    return out
+
+
+def _wrapped(mark: str, text: str, coloured: bool) -> list[str]:
+    import textwrap
+
+    filled = textwrap.wrap(text, WIDTH, initial_indent=mark, subsequent_indent="    ")
+    return [f"\x1b[33m{line}\x1b[0m" for line in filled] if coloured else filled
+
+
+# --- for programs -----------------------------------------------------------------------------------------------------
+
+
+def as_data(view: View) -> dict[str, Any]:
+    """The same as data. `format` grows when a key changes its meaning; ages in seconds, times since 1970."""
+    return {
+        "format": 1,
+        "cluster": view.cluster.name,
+        "leader": view.leader,
+        "vservers": {name: _vserver_data(view, vserver) for name, vserver in sorted(view.cluster.vservers.items())},
+        "hosts": {
+            name: {
+                "state": host_state(view, name),
+                "address": host.address,
+                "owns": sorted(word.vserver for word in view.assignments.values() if word.owner == name),
+            }
+            for name, host in view.cluster.hosts.items()
+        },
+        "holds": [asdict(hold) for hold in view.holds],
+    }
+
+
+def _vserver_data(view: View, vserver: Vserver) -> dict[str, Any]:
+    word = view.assignments.get(vserver.name)
+    report = own_report(view, word) if word else None
+    return {
+        "state": vserver_state(view, vserver, word),
+        "want": str(word.want) if word else str(vserver.want),
+        "owner": word.owner if word else None,
+        "epoch": word.epoch if word else 0,
+        "target": word.target if word else None,
+        "because": word.because if word else "",
+        "since": report.since_at if report and report.since_at else None,
+        "addresses": list(vserver.addresses),
+        "backups": {host: _copy_data(view, vserver, host) for host in vserver.hosts if not word or host != word.owner},
+        "verdicts": {v.host: {"may": v.may, "because": v.because} for v in verdicts(view, vserver)},
+    }
+
+
+def _copy_data(view: View, vserver: Vserver, host: str) -> dict[str, Any]:
+    report = view.reports.get(host)
+    replica = report.replicas.get(vserver.name) if report else None
+    return {
+        "up": alive(view, host),
+        "generation": replica.generation if replica else None,
+        "diverged": replica.diverged if replica else None,
+        "age_s": replica_age(view, vserver, host) if replica and not replica.diverged else None,
+        "salvaged": list(replica.salvaged) if replica else [],
+    }
