@@ -1,0 +1,238 @@
+"""The leader's policy. `pytest -v tests/test_plan.py` prints it: each row's name is a rule."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from failover.model import Kind, MoveWish, Replica, Shipment, State, View, VserverIntent, VserverReport, Want
+from failover.plan import plan, replica_age, without
+from tests.views import NOW, V1, owned, view
+
+RUNNING = VserverReport(State.RUNNING, 7, shipments={"beta": Shipment(12, 1.0), "gamma": Shipment(12, 1.0)})
+STOPPED_TREE = VserverReport(State.STOPPED, 0)
+MOVING = owned(target="beta")
+
+# name: (view, the expected word: (owner, target, kind) | "hold: pattern" | None)
+CASES: dict[str, tuple[View, tuple[str, str | None, Kind] | str | None]] = {
+    # first start
+    "the first start goes to the primary, which has the tree": (
+        view(says={"alpha": STOPPED_TREE}),
+        ("alpha", None, Kind.FIRST),
+    ),
+    "the first start goes to a backup that has the tree when the primary is lost": (
+        view(says={"beta": STOPPED_TREE}, lost=("alpha",)),
+        ("beta", None, Kind.FIRST),
+    ),
+    "without a tree anywhere nothing is started": (view(), "hold: no host that is up has its tree"),
+    "a vserver found running is adopted where it runs": (
+        view(says={"gamma": VserverReport(State.RUNNING, 0), "alpha": STOPPED_TREE}),
+        ("gamma", None, Kind.ADOPTED),
+    ),
+    "a vserver found running twice is left to a person": (
+        view(says={"gamma": VserverReport(State.RUNNING, 0), "beta": VserverReport(State.RUNNING, 0)}),
+        "hold: it already runs on beta and gamma",
+    ),
+    "an ignored vserver is left alone": (
+        view(says={"alpha": STOPPED_TREE}, intent=VserverIntent(want=Want.IGNORED)),
+        None,
+    ),
+    # at rest
+    "a healthy cluster stays as it is": (view(word=owned()), None),
+    "a lost backup changes nothing": (view(word=owned(), lost=("beta",)), None),
+    "an owner that has not obeyed yet is waited for": (
+        view(word=owned(), says={"alpha": replace(RUNNING, epoch=6)}),
+        None,
+    ),
+    # takeover
+    "a lost owner is taken over by the first backup": (
+        view(word=owned(), lost=("alpha",)),
+        ("beta", None, Kind.TAKEOVER),
+    ),
+    "the second backup takes over when the first is lost too": (
+        view(word=owned(), lost=("alpha", "beta")),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "a drained backup does not take over": (
+        view(word=owned(), lost=("alpha",), drained=("beta",)),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "a backup that has not reported does not take over": (
+        view(word=owned(), lost=("alpha",), unreported=("beta",)),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "a backup without a complete replica does not take over": (
+        view(word=owned(), lost=("alpha",), replicas={"beta": None}),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "the tree of a former owner does not take over": (
+        view(word=owned(), lost=("alpha",), replicas={"beta": Replica(12, 6, diverged=True)}),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "a replica older than max_data_loss waits for an operator": (
+        view(word=owned(), lost=("alpha",), age={"beta": 90.0, "gamma": 91.0}),
+        "hold: .*beta has a replica that is 9. s old, and max_data_loss is 60 s",
+    ),
+    "an operator may accept the loss": (
+        view(
+            word=owned(),
+            lost=("alpha",),
+            age={"beta": 90.0, "gamma": 91.0},
+            intent=VserverIntent(move=MoveWish("gamma", 7, accept_loss=True)),
+        ),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "a replica whose age nobody knows waits for an operator": (
+        view(word=owned(), lost=("alpha",), says={"alpha": VserverReport(State.RUNNING, 7)}),
+        "hold: .*the last owner never said how old it is",
+    ),
+    "a stopped vserver changes its owner with its host": (
+        view(word=owned(want=Want.STOPPED), lost=("alpha",), vserver=replace(V1, want=Want.STOPPED)),
+        ("beta", None, Kind.TAKEOVER),
+    ),
+    "an ignored vserver is not taken over": (
+        view(word=owned(want=Want.IGNORED), lost=("alpha",), vserver=replace(V1, want=Want.IGNORED)),
+        None,
+    ),
+    # move
+    "an operator's move asks the owner to hand over": (
+        view(word=owned(), intent=VserverIntent(move=MoveWish("gamma", 7))),
+        ("alpha", "gamma", Kind.FIRST),
+    ),
+    "a wish for an older epoch is not obeyed": (
+        view(word=owned(), intent=VserverIntent(move=MoveWish("gamma", 6))),
+        None,
+    ),
+    "a move to a lost host is answered and does not linger": (
+        view(word=owned(), lost=("gamma",), intent=VserverIntent(move=MoveWish("gamma", 7))),
+        ("alpha", None, Kind.FIRST),
+    ),
+    "taken away from a host, it goes to the first that may": (
+        view(word=owned(), lost=("beta",), intent=VserverIntent(move=MoveWish(None, 7))),
+        ("alpha", "gamma", Kind.FIRST),
+    ),
+    "a hand-over that has begun is waited for": (view(word=MOVING), None),
+    "once the last changes are shipped the target owns it": (
+        view(word=MOVING, says={"alpha": VserverReport(State.STOPPED, 7, handed=13)}),
+        ("beta", None, Kind.PLANNED),
+    ),
+    "a hand-over whose owner is lost after the last ship is finished": (
+        view(word=MOVING, says={"alpha": VserverReport(State.STOPPED, 7, handed=13)}, lost=("alpha",)),
+        ("beta", None, Kind.PLANNED),
+    ),
+    "a hand-over whose owner is lost before the last ship becomes a takeover": (
+        view(word=MOVING, lost=("alpha",)),
+        ("beta", None, Kind.TAKEOVER),
+    ),
+    "a hand-over whose target is lost is given up": (view(word=MOVING, lost=("beta",)), ("alpha", None, Kind.FIRST)),
+    "a hand-over that failed leaves it where it is": (
+        view(word=MOVING, says={"alpha": replace(RUNNING, handing_failed="no space left on beta")}),
+        ("alpha", None, Kind.FIRST),
+    ),
+    "a move whose target cannot start it goes back": (
+        view(
+            word=owned(owner="beta", source="alpha", kind=Kind.PLANNED),
+            says={"beta": VserverReport(State.ERROR, 7, because="no init")},
+        ),
+        ("alpha", None, Kind.PLANNED),
+    ),
+    "... but not a second time": (
+        view(
+            word=owned(source="beta", kind=Kind.PLANNED, failed_on=("beta",)),
+            says={"alpha": VserverReport(State.ERROR, 7, because="no init")},
+        ),
+        "hold: alpha cannot start it: no init",
+    ),
+    # errors, drains, wants
+    "what cannot be started after a takeover waits for a person": (
+        view(
+            word=owned(owner="beta", source="alpha", kind=Kind.TAKEOVER),
+            says={"beta": VserverReport(State.ERROR, 7, because="no init")},
+        ),
+        "hold: beta cannot start it: no init",
+    ),
+    "an operator's start forgives the error": (
+        view(
+            word=owned(),
+            says={"alpha": VserverReport(State.ERROR, 7, because="no init")},
+            intent=VserverIntent(want=Want.STARTED, cleared_epoch=7),
+        ),
+        ("alpha", None, Kind.FIRST),
+    ),
+    "what cannot run where it is may be started from an old replica at an operator's word": (
+        view(
+            word=owned(),
+            says={"alpha": VserverReport(State.ERROR, 7, because="its tree has vanished")},
+            intent=VserverIntent(move=MoveWish("beta", 7, accept_loss=True)),
+        ),
+        ("beta", None, Kind.TAKEOVER),
+    ),
+    "a running vserver is never started elsewhere by accepting a loss": (
+        view(word=owned(), intent=VserverIntent(move=MoveWish("beta", 7, accept_loss=True))),
+        ("alpha", "beta", Kind.FIRST),
+    ),
+    "a drain moves what the host owns": (view(word=owned(), drained=("alpha",)), ("alpha", "beta", Kind.FIRST)),
+    "a drain passes over a host that failed before": (
+        view(word=owned(failed_on=("beta",)), drained=("alpha",)),
+        ("alpha", "gamma", Kind.FIRST),
+    ),
+    "what has nowhere to go stays on a drained host": (
+        view(word=owned(), drained=("alpha",), lost=("beta", "gamma")),
+        "hold: alpha is drained, but it must stay there",
+    ),
+    "an operator's stop is a new word for the owner": (
+        view(word=owned(), intent=VserverIntent(want=Want.STOPPED)),
+        ("alpha", None, Kind.FIRST),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_policy(name: str) -> None:
+    seen, expected = CASES[name]
+    decided = plan(seen)
+    if isinstance(expected, str):
+        assert not decided.changes
+        assert re.match(expected.removeprefix("hold: "), decided.holds[0].because)
+        assert decided.holds[0].hint, "a hold says what to do"
+    elif expected is None:
+        assert not decided.changes
+    else:
+        (word,) = decided.changes[0].assignments
+        assert (word.owner, word.target, word.kind) == expected
+        assert word.because, "every decision has a reason"
+        assert word.epoch == (seen.assignments["v1"].epoch + 1 if seen.assignments else 1)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, expected) in CASES.items() if isinstance(expected, tuple)])
+def test_ownership_is_taken_from_a_lost_host_only_while_its_lease_stays_as_it_is(name: str) -> None:
+    seen, _ = CASES[name]
+    (change,) = plan(seen).changes
+    old, new = seen.assignments.get("v1"), change.assignments[0]
+    if old and old.owner != new.owner and not seen.leases[old.owner].alive:
+        assert change.leases == ((old.owner, 40),)
+
+
+def test_every_host_gets_a_verdict_with_a_reason() -> None:
+    (judged,) = plan(view(word=owned(), lost=("alpha",))).verdicts.values()
+    assert [verdict.host for verdict in judged] == ["alpha", "beta", "gamma"]
+    assert all(verdict.because for verdict in judged)
+
+
+def test_the_age_of_a_replica_ends_with_the_lease_of_a_lost_owner() -> None:
+    seen = view(word=owned(), lost=("alpha",), age={"beta": 3.0})
+    assert replica_age(replace(seen, now=NOW + 600), V1, "beta") == pytest.approx(3.0 + 1.48, abs=0.01)
+    assert replica_age(replace(view(word=owned()), now=NOW + 600), V1, "beta") == pytest.approx(601.0)
+
+
+def test_what_is_no_longer_declared_is_forgotten() -> None:
+    seen = view(word=owned())
+    gone = replace(seen, cluster=replace(seen.cluster, vservers={}))
+    assert plan(gone).changes[0].forget == (("v1", 7),)
+
+
+def test_without_a_host_is_the_plan_for_its_loss() -> None:
+    (change,) = plan(without(view(word=owned()), ("alpha", "beta"))).changes
+    assert change.assignments[0].owner == "gamma"

@@ -1,0 +1,202 @@
+"""The agent's policy. `pytest -v tests/test_reconcile.py` prints it: each row's name is a rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agents.reconcile import describe, reconcile
+from agents.steps import Seen, SeenVserver, Shipped, Tree
+from failover.model import Assignment, Replica, State, Told, Vserver, Want
+from tests.views import V1, cluster, owned
+
+NOW = 500.0
+LEASED = NOW + 1.0
+OVER = NOW
+
+RUNS = SeenVserver(State.RUNNING, Tree.LIVE)
+RESTS = SeenVserver(State.STOPPED, Tree.LIVE)
+FROZEN = SeenVserver(State.FROZEN, Tree.LIVE)
+COPY = SeenVserver(State.STOPPED, Tree.REPLICA, replica=Replica(12, 7))
+MOVING = owned(target="beta")
+NEVER = replace(V1, sync=replace(V1.sync, every_s=1e9))
+
+
+def told(word: Assignment | None, host: str = "alpha", vserver: Vserver = NEVER) -> Told:
+    return Told(host, cluster(vserver), {"v1": word} if word else {})
+
+
+def shipped(**changes: object) -> dict[str, Shipped]:
+    last = replace(Shipped(12, 7, NOW - 1, tried_at=NOW - 1), **changes)  # type: ignore[arg-type]
+    return {"beta": last, "gamma": replace(last, final=False)}
+
+
+SHIPPED = shipped()
+
+# name: (told, seen, the end of the lease, the names of the expected steps)
+CASES: dict[str, tuple[Told, SeenVserver, float, tuple[str, ...]]] = {
+    "what nobody was given is left alone": (told(None), RUNS, LEASED, ()),
+    "what is ignored is left alone": (told(owned(want=Want.IGNORED)), RUNS, LEASED, ()),
+    "what is ignored is left alone after the lease too": (told(owned(want=Want.IGNORED)), RUNS, OVER, ()),
+    # the owner
+    "an owner starts what is wanted started": (told(owned()), RESTS, LEASED, ("start",)),
+    "an owner promotes and starts its replica": (told(owned()), COPY, LEASED, ("start",)),
+    "an owner stops what is wanted stopped": (
+        told(owned(want=Want.STOPPED)),
+        replace(RUNS, shipped=SHIPPED),
+        LEASED,
+        ("stop",),
+    ),
+    "what was stopped stays so": (told(owned(want=Want.STOPPED)), replace(RESTS, shipped=SHIPPED), LEASED, ()),
+    "a start that failed is not tried again under the same epoch": (
+        told(owned()),
+        replace(RESTS, failed={"start": (7, "no init")}),
+        LEASED,
+        (),
+    ),
+    "a new epoch tries again": (told(owned()), replace(RESTS, failed={"start": (6, "no init")}), LEASED, ("start",)),
+    "a step under way is not begun again": (told(owned()), replace(RESTS, busy=("start",)), LEASED, ()),
+    # the lease
+    "after the lease what runs is frozen": (told(owned()), RUNS, OVER, ("freeze",)),
+    "after the lease nothing is started": (told(owned()), RESTS, OVER, ()),
+    "after the lease nothing is thawed": (told(owned()), FROZEN, OVER, ()),
+    "after the lease nothing is shipped": (told(owned(), vserver=V1), RESTS, OVER, ()),
+    "after the lease it is frozen also while it is being stopped": (
+        told(owned()),
+        replace(RUNS, busy=("stop",)),
+        OVER,
+        ("freeze",),
+    ),
+    "when the word comes back the owner thaws": (told(owned()), FROZEN, LEASED, ("thaw",)),
+    # another host's
+    "what another host owns by now is killed if frozen, never thawed": (
+        told(owned(owner="beta", epoch=8)),
+        FROZEN,
+        LEASED,
+        ("kill",),
+    ),
+    "what another host owns is stopped if it runs": (told(owned(owner="beta", epoch=8)), RUNS, LEASED, ("stop",)),
+    "a former owner's tree is set aside": (told(owned(owner="beta", epoch=8)), RESTS, LEASED, ("demote",)),
+    "a backup does nothing by itself": (told(owned(), host="beta"), COPY, LEASED, ()),
+    # syncing
+    "a running vserver is shipped to every backup": (told(owned()), RUNS, LEASED, ("ship beta", "ship gamma")),
+    "a stopped one is shipped too": (
+        told(owned(want=Want.STOPPED)),
+        RESTS,
+        LEASED,
+        ("ship beta", "ship gamma"),
+    ),
+    "a round that is under way is not begun again": (
+        told(owned()),
+        replace(RUNS, busy=("ship beta",)),
+        LEASED,
+        ("ship gamma",),
+    ),
+    "a round is not due before the pause is over": (told(owned()), replace(RUNS, shipped=SHIPPED), LEASED, ()),
+    "a round is due after the pause": (
+        told(owned(), vserver=replace(V1, sync=replace(V1.sync, every_s=1.0))),
+        replace(RUNS, shipped=SHIPPED),
+        LEASED,
+        ("ship beta", "ship gamma"),
+    ),
+    # handing over
+    "a hand-over ships first while it runs": (told(MOVING), RUNS, LEASED, ("ship beta",)),
+    "a shipment under an older epoch is not warm": (
+        told(MOVING),
+        replace(RUNS, shipped=shipped(epoch=6)),
+        LEASED,
+        ("ship beta",),
+    ),
+    "after a short round it is stopped": (told(MOVING), replace(RUNS, shipped=SHIPPED), LEASED, ("stop",)),
+    "after a long round another follows": (
+        told(MOVING),
+        replace(RUNS, shipped=shipped(took_s=60.0)),
+        LEASED,
+        ("ship beta",),
+    ),
+    "a busy writer does not put off the stop for ever": (
+        told(MOVING),
+        replace(RUNS, shipped=shipped(took_s=60.0, rounds=4)),
+        LEASED,
+        ("stop",),
+    ),
+    "the last changes are shipped after the stop": (
+        told(MOVING),
+        replace(RESTS, shipped=SHIPPED),
+        LEASED,
+        ("ship beta",),
+    ),
+    "then the leader has the word": (told(MOVING), replace(RESTS, shipped=shipped(final=True)), LEASED, ()),
+    "a hand-over that failed waits for the leader": (
+        told(MOVING),
+        replace(RUNS, failed={"ship beta": (7, "no space left on beta")}),
+        LEASED,
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_policy(name: str) -> None:
+    what, seen, until, expected = CASES[name]
+    steps = reconcile(what, Seen({"v1": seen}), until, NOW)
+    assert tuple(step.name for step in steps) == expected
+
+
+def test_stops_come_before_starts() -> None:
+    other = replace(NEVER, name="v2")
+    both = Told("alpha", cluster(NEVER, other), {"v1": owned(), "v2": owned(vserver="v2", owner="beta")})
+    steps = reconcile(both, Seen({"v1": RESTS, "v2": RUNS}), LEASED, NOW)
+    assert [step.name for step in steps] == ["stop", "start"]
+
+
+def test_the_last_ship_is_final_and_only_the_last() -> None:
+    (first,) = reconcile(told(MOVING), Seen({"v1": RUNS}), LEASED, NOW)
+    (last,) = reconcile(told(MOVING), Seen({"v1": replace(RESTS, shipped=SHIPPED)}), LEASED, NOW)
+    assert (getattr(first, "final", None), getattr(last, "final", None)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("last", "generation"),
+    [
+        ({"final": True, "epoch": 7}, 12),
+        ({"final": False, "epoch": 7}, None),
+        ({"final": True, "epoch": 6}, None),
+    ],
+    ids=["handed over whole: it is a replica at once", "taken over: it has diverged", "handed over once, long ago"],
+)
+def test_what_a_former_owner_sets_aside(last: dict[str, object], generation: int | None) -> None:
+    (step,) = reconcile(
+        told(owned(owner="beta", epoch=8)), Seen({"v1": replace(RESTS, shipped=shipped(**last))}), LEASED, NOW
+    )
+    assert getattr(step, "generation", "missing") == generation
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "because"),
+    [
+        (RUNS, State.RUNNING, ""),
+        (FROZEN, State.FROZEN, ""),
+        (replace(RESTS, failed={"start": (7, "no init")}), State.ERROR, "no init"),
+        (replace(RESTS, failed={"start": (6, "no init")}), State.STOPPED, ""),
+        (replace(RUNS, failed={"stop": (7, "it will not die")}), State.ERROR, "it will not die"),
+    ],
+    ids=["running", "frozen", "a failed start is an error", "an older failure is forgiven", "a failed stop is one"],
+)
+def test_the_report_says_what_is_seen(seen: SeenVserver, state: State, because: str) -> None:
+    own = describe(told(owned()), Seen({"v1": seen}), NOW).vservers["v1"]
+    assert (own.state, own.because, own.epoch) == (state, because, 7)
+
+
+def test_the_report_has_ages_and_the_hand_over() -> None:
+    seen = Seen({"v1": replace(RESTS, shipped=shipped(final=True))})
+    own = describe(told(MOVING), seen, NOW).vservers["v1"]
+    assert own.handed == 12
+    assert own.shipments["gamma"].age_s == 1.0
+
+
+def test_a_backup_reports_only_its_replica() -> None:
+    report = describe(told(owned(), host="beta"), Seen({"v1": COPY}), NOW)
+    assert not report.vservers
+    assert report.replicas["v1"].generation == 12
