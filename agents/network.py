@@ -146,7 +146,7 @@ def remove(name: str, *, run: Path = RUN) -> None:
         if _mounted(netns):
             with _routing(netns) as route:
                 _delete(route, LINK)
-            syscalls.umount(netns, syscalls.MNT_DETACH)
+            syscalls.unmount(str(netns))
         with IPRoute() as host:
             _delete(host, port_of(name))
     (netns.parent / "network.json").unlink(missing_ok=True)
@@ -219,11 +219,8 @@ def _aside(work: Callable[[], _T]) -> _T:
 
 def _inside(netns: Path, work: Callable[[], _T]) -> _T:
     def body() -> _T:
-        entered = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.setns(entered, syscalls.CLONE_NEWNET)
-        finally:
-            os.close(entered)
+        with _opened(netns) as number:
+            syscalls.setns(number, syscalls.CLONE_NEWNET)
         return work()
 
     return _aside(body)
@@ -247,11 +244,29 @@ def _make_netns(netns: Path) -> None:
         # What eth0 will inherit. Addresses are those of cluster.yaml only; rule 5 also for the link-local one.
         for key in ("accept_dad", "autoconf"):
             _set(_SYSCTL / "default" / key, 0)
-        syscalls.mount("/proc/thread-self/ns/net", netns, None, syscalls.MS_BIND, None)
+        _bind(Path("/proc/thread-self/ns/net"), netns)
 
     _aside(body)
     with _routing(netns) as route:
         route.link("set", index=1, state="up")
+
+
+def _bind(source: Path, target: Path) -> None:
+    with _opened(source) as there, _opened(target) as here:
+        mount = syscalls.open_tree(there, "")
+        try:
+            syscalls.attach(mount, here, path=str(target))
+        finally:
+            os.close(mount)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 def _mounted(netns: Path) -> bool:
@@ -286,14 +301,11 @@ def _carrier(host: IPRoute, name: str, network: Network) -> int:
 
 
 def _make_link(host: IPRoute, carrier: int, name: str, network: Network, netns: Path) -> None:
-    entered = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with _opened(netns) as number:
         if network.device:
-            _make_macvlan(host, carrier, name, network.device, entered)
+            _make_macvlan(host, carrier, name, network.device, number)
         else:
-            _make_port(host, carrier, name, entered)
-    finally:
-        os.close(entered)
+            _make_port(host, carrier, name, number)
 
 
 def _make_macvlan(host: IPRoute, carrier: int, name: str, device: str, netns: int) -> None:
