@@ -49,6 +49,10 @@ class Machine(Protocol):
         """Tell the guard until when what this host owns may run."""
         ...
 
+    def live(self) -> None:
+        """Tell the guard only that this agent does not hang."""
+        ...
+
     def publish(self, told: Told) -> None:
         """Let the receiving end of a sync know who owns what."""
         ...
@@ -73,9 +77,12 @@ class Agent:
         fresh = self._store.fresh
         told = self._told(fresh)
         if told is None:
+            self._machine.live()
             return timing.renew_s
         if fresh:
             self._machine.hold(until, told)
+        else:
+            self._machine.live()
         seen = self._machine.observe(told.cluster.vservers)
         if fresh or now >= until:
             self._begin(reconcile(told, seen, until if fresh else float("-inf"), now))

@@ -50,6 +50,7 @@ class RealMachine:
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
         self._shipped: dict[str, dict[str, Shipped]] = {}
         self._starts: dict[str, deque[float]] = {}
+        self._marks: dict[str, dict[str, float]] = {}
         self._until = float("-inf")
         self._told: Told | None = None
 
@@ -65,6 +66,7 @@ class RealMachine:
         with self._lock:
             busy = tuple(sorted(self._busy.get(name, ())))
             shipped, failed = dict(self._shipped.get(name, {})), dict(self._failed.get(name, {}))
+            marks = dict(self._marks.get(name, {}))
         status = isolation.status(name)
         live = (VSERVERS / name).is_dir()
         replica = None if live else generation.replica(name, VSERVERS)
@@ -77,6 +79,7 @@ class RealMachine:
             replica,
             shipped=frozen_map(shipped),
             failed=frozen_map(failed),
+            marks=frozen_map(marks),
         )
 
     # --- doing --------------------------------------------------------------------------------------------------------
@@ -137,10 +140,11 @@ class RealMachine:
 
     def _start(self, step: Start) -> None:
         vserver, told = step.vserver, self._told
-        live = VSERVERS / vserver.name
+        live, marks = VSERVERS / vserver.name, {"begun": time.time()}
         self._count_start(vserver.name)
         if not live.is_dir():
             generation.promote(vserver.name, step.epoch, VSERVERS, anyway=step.anyway)
+            marks["promoted"] = time.time()
         if told is None:
             raise NotNow("nothing was told yet")
         where = told.cluster.hosts[self._host].network
@@ -148,9 +152,13 @@ class RealMachine:
         if self.now() >= self._until:
             raise NotNow("the lease ended before the start")
         network.up(vserver.name)
+        marks["address"] = time.time()
         isolation.start(isolation.Settings(name=vserver.name, tree=live, netns=netns))
         if self.now() >= self._until:
             isolation.freeze(vserver.name)
+        marks["started"] = time.time()
+        with self._lock:
+            self._marks[vserver.name] = marks
         self._announce_again(vserver.name)
 
     def _count_start(self, name: str) -> None:
@@ -197,6 +205,9 @@ class RealMachine:
         macs = {name: network.mac_of(name) for name in mine}
         if not lease.hold(until, macs, told.cluster.hosts[told.host].network):
             log.warning("the guard does not answer: only this agent watches over the lease")
+
+    def live(self) -> None:
+        lease.alive()
 
     def publish(self, told: Told) -> None:
         words = {

@@ -158,4 +158,5 @@ def _describe(host: str, word: Assignment | None, seen: SeenVserver, now: float)
                 if shipped.generation or shipped.because
             }
         ),
+        marks=seen.marks,
     )

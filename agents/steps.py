@@ -45,6 +45,7 @@ class SeenVserver:
     generation: int = 0  # of the live tree: the last one that was made from it, or that it was promoted from
     shipped: Mapping[str, Shipped] = field(default_factory=frozen_map)
     failed: Mapping[str, tuple[int, str]] = field(default_factory=frozen_map)  # step name -> (epoch, why)
+    marks: Mapping[str, float] = field(default_factory=frozen_map)  # wall clock: begun, promoted, address, started
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ import argparse
 import logging
 import signal
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from failover.errors import Unreachable
@@ -24,8 +27,8 @@ IDLE_S = 10.0  # nothing decides by this: it only bounds how long a missed wake-
 
 
 class Leader:
-    def __init__(self, host: str, store: Store) -> None:
-        self._host, self._store = host, store
+    def __init__(self, host: str, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._host, self._store, self._clock = host, store, clock
         self._epoch: int | None = None
         self._shown: dict[str, str] = {}
         self._running: dict[str, int] = {}  # vserver -> the epoch under which it was seen running
@@ -48,16 +51,21 @@ class Leader:
             self._epoch, self._running, self._lost = epoch, {}, frozenset()
         if epoch is None or not self._store.fresh:
             return IDLE_S
-        view = self._store.view()
+        view, looked = self._store.view(), self._clock()
         decided = plan(view)
-        won = [self._commit(change) for change in decided.changes]
+        won = [self._commit(change, self._clock() - looked) for change in decided.changes]
         self._store.hold(decided.holds)
         self._say_holds({hold.subject: f"{hold.because}; {hold.hint}" for hold in decided.holds})
         self._witness(view)
         return IDLE_S if all(won) else 0.05
 
-    def _commit(self, change: Change) -> bool:
-        done = self._store.commit(change)
+    def _commit(self, change: Change, after_s: float) -> bool:
+        """`after_s`: how long after the look at the cluster; an event has the time of the decision, and of the look."""
+        timed = [
+            replace(event, at=event.at + after_s, facts={**event.facts, "noticed_at": event.at})
+            for event in change.events
+        ]
+        done = self._store.commit(replace(change, events=tuple(timed)))
         for event in change.events:
             log.info("%s: %s%s", event.vserver, event.text, "" if done else " (overtaken by events)")
         return done
@@ -80,7 +88,8 @@ class Leader:
                 self._running[name] = word.epoch
                 if not first or report.since_at >= word.owned_at:
                     text = f"{name} runs on {word.owner}"
-                    events.append(Event("running", view.now, text, name, word.owner, word.epoch))
+                    facts = {f"{mark}_at": at for mark, at in report.marks.items()}
+                    events.append(Event("running", view.now, text, name, word.owner, word.epoch, facts))
         if events:
             self._store.commit(Change(events=tuple(events)))
         self._lost = lost

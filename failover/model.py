@@ -237,6 +237,7 @@ class VserverReport:
     handed: int | None = None  # the generation of the final sync to the assignment's target, once complete there
     handing_failed: str = ""  # why it could not be handed over; it runs on here
     shipments: Mapping[str, Shipment] = field(default_factory=frozen_map)
+    marks: Mapping[str, float] = field(default_factory=frozen_map)  # wall clock: when the last start was how far
 
 
 @dataclass(frozen=True)
