@@ -1,0 +1,136 @@
+"""The znodes below /failover/NAME, and the View or Told that they amount to.
+
+A path is relative to /failover/NAME: "assignments/web1". Records are decoded when they are asked for, each text once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+from failover import wire
+from failover.errors import Refused
+from failover.model import (
+    Assignment,
+    Cluster,
+    HostIntent,
+    Intents,
+    Lease,
+    Report,
+    Told,
+    View,
+    VserverIntent,
+    frozen_map,
+)
+
+Role = Literal["operator", "agent", "leader"]
+
+LAYOUT = (
+    "cluster", "intent", "intent/vservers", "intent/hosts", "leader", "leader/epoch", "assignments", "holds", "history",
+    "leases", "alive", "reports",
+)  # fmt: skip
+"""What exists before anybody has said a word. A record that is empty has not been written yet."""
+
+_EVERYTHING = ("intent/vservers", "intent/hosts", "leader", "assignments", "leases", "alive", "reports")
+DIRECTORIES: Mapping[Role, tuple[str, ...]] = {
+    "operator": _EVERYTHING,
+    "leader": _EVERYTHING,
+    "agent": ("assignments",),
+}
+FILES: Mapping[Role, tuple[str, ...]] = {
+    "operator": ("cluster", "holds"),
+    "leader": ("cluster", "holds"),
+    "agent": ("cluster",),
+}
+
+HISTORY_MAX = 1000
+
+_R = TypeVar("_R")
+
+
+class Node(NamedTuple):
+    """One znode as it was read. `at`: when it was written, on the store's clock; `zxid`: the transaction that did."""
+
+    data: bytes
+    version: int
+    at: float
+    zxid: int = 0
+    session: int = 0  # whose it is, when it is ephemeral
+
+
+def view(nodes: Mapping[str, Node], now: float) -> View:
+    """Raises Refused while no cluster.yaml has been applied, or when a record cannot be understood."""
+    alive = _names(nodes, "alive")
+    holds, holder = nodes.get("holds"), nodes.get("leader/holder")
+    reports = _records(nodes, "reports", Report)
+    return View(
+        cluster=cluster(nodes),
+        now=now,
+        leases=frozen_map(
+            {
+                host: Lease(host, host in alive, nodes[f"leases/{host}"].version, nodes[f"leases/{host}"].at)
+                for host in _names(nodes, "leases")
+            }
+        ),
+        reports=frozen_map(
+            {host: replace(report, store_at=nodes[f"reports/{host}"].at) for host, report in reports.items()}
+        ),
+        assignments=frozen_map(_records(nodes, "assignments", Assignment)),
+        intents=Intents(
+            vservers=frozen_map(_records(nodes, "intent/vservers", VserverIntent)),
+            hosts=frozen_map(_records(nodes, "intent/hosts", HostIntent)),
+        ),
+        holds=_decoded(wire.Holds, holds.data, "holds").holds if holds and holds.data else (),
+        leader=_decoded(wire.Holder, holder.data, "leader/holder").name if holder else None,
+    )
+
+
+def told(nodes: Mapping[str, Node], host: str) -> Told:
+    """Raises Refused like `view`."""
+    return Told(host, cluster(nodes), frozen_map(_records(nodes, "assignments", Assignment)))
+
+
+def newest(nodes: Mapping[str, Node]) -> float:
+    return max((node.at for node in nodes.values()), default=0.0)
+
+
+def clock(nodes: Mapping[str, Node], wall: float, session_s: float) -> float:
+    """The store's clock for somebody who writes nothing: his own, held to what he reads. Nothing was written in the
+    future, and while a host is alive its lease was renewed within a session."""
+    is_alive = bool(_names(nodes, "alive"))
+    latest = newest(nodes) + session_s if is_alive else math.inf
+    return min(max(wall, newest(nodes)), latest)
+
+
+def cluster(nodes: Mapping[str, Node]) -> Cluster:
+    return applied(nodes).cluster
+
+
+def applied(nodes: Mapping[str, Node]) -> wire.Applied:
+    record = nodes.get("cluster")
+    if record is None or not record.data:
+        raise Refused("no cluster.yaml has been applied yet", hint="failover apply cluster.yaml")
+    return _decoded(wire.Applied, record.data, "cluster")
+
+
+def _names(nodes: Mapping[str, Node], directory: str) -> tuple[str, ...]:
+    start = directory + "/"
+    return tuple(sorted(path.removeprefix(start) for path in nodes if path.startswith(start)))
+
+
+def _records(nodes: Mapping[str, Node], directory: str, kind: type[_R]) -> dict[str, _R]:
+    found = ((name, nodes[f"{directory}/{name}"].data) for name in _names(nodes, directory))
+    return {name: _decoded(kind, data, f"{directory}/{name}") for name, data in found if data}
+
+
+@lru_cache(maxsize=16_384)
+def _decoded_once(kind: Any, data: bytes, where: str) -> Any:
+    return wire.decode(kind, data, where=where)
+
+
+def _decoded(kind: type[_R], data: bytes, where: str) -> _R:
+    record: _R = _decoded_once(cast(Hashable, kind), data, where)
+    return record

@@ -1,0 +1,313 @@
+"""kazoo, tamed. The only file that imports it; what comes out are our own records and errors.
+
+Rule 1: every znode that is made here, /failover included, is for the holders of the credentials and nobody else: in an
+        open parent a stranger may delete what he cannot read.
+Rule 2: a silent server must not eat the session. Connect attempts are short (kazoo's own take up to the whole session),
+        and whoever misses an answer calls `drop`: while requests are sent kazoo sends no ping and notices nothing.
+Rule 3: kazoo's threads never wait: what is called from them (`listen`, watches, `done`) only takes notes.
+Rule 4: a session can be left without being ended, and be taken up by the next process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import (
+    AuthFailedError,
+    BadVersionError,
+    KazooException,
+    NoAuthError,
+    NodeExistsError,
+    NoNodeError,
+    NotEmptyError,
+    RolledBackError,
+    RuntimeInconsistency,
+)
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
+from kazoo.protocol.connection import ConnectionHandler
+from kazoo.protocol.states import EventType, KazooState, WatchedEvent, ZnodeStat
+from kazoo.retry import KazooRetry
+from kazoo.security import make_digest_acl
+
+from failover.errors import BadInput, Denied, FailoverError, Unreachable
+from failover.records import Node
+
+_kazoo_log = logging.getLogger("failover.zookeeper.kazoo")
+_kazoo_log.setLevel(logging.ERROR)  # it repeats itself at every attempt; the store says each change once
+
+_CLOSE_S = 2.0
+_CONFLICTS = (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)
+
+
+class Link(Enum):
+    CONNECTED = "connected"
+    LOST = "connection lost"
+    EXPIRED = "session over"
+
+
+@dataclass(frozen=True)
+class Session:
+    number: int
+    password: bytes = field(repr=False)
+
+
+# --- one write; several make a transaction ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Create:
+    path: str
+    data: bytes = b""
+    ephemeral: bool = False
+    sequence: bool = False
+
+
+@dataclass(frozen=True)
+class Set:
+    path: str
+    data: bytes
+    version: int = -1
+
+
+@dataclass(frozen=True)
+class Delete:
+    path: str
+    version: int = -1
+
+
+@dataclass(frozen=True)
+class Check:
+    path: str
+    version: int
+
+
+Write = Create | Set | Delete | Check
+
+
+class Client:
+    """One connection that goes on for ever. `listen` is told of every change of the link, and `happened` the path of
+    what has changed since it was read with a watch; both from kazoo's threads."""
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        credentials: str,
+        *,
+        session_s: float,
+        deadline_s: float,
+        listen: Callable[[Link], None],
+        happened: Callable[[str], None],
+        resume: Session | None = None,
+    ) -> None:
+        user, separator, password = credentials.strip().partition(":")
+        if not (user and separator and password) or not servers:
+            raise BadInput("the credentials for ZooKeeper must be one line user:password" if servers else
+                           "no ZooKeeper server is named", hint="see `zookeeper:` in cluster.yaml")  # fmt: skip
+        self.servers = tuple(servers)
+        self.deadline_s = deadline_s
+        self._acl = [make_digest_acl(user, password, all=True)]
+        self._network = _Network(connect_s=min(max(session_s / 8, 0.1), 1.0))
+        self._listen, self._happened = listen, happened
+        self._kazoo = _Kazoo(
+            hosts=",".join(servers),
+            timeout=session_s,
+            client_id=(resume.number, resume.password) if resume else None,
+            handler=self._network,
+            default_acl=self._acl,
+            auth_data=[("digest", f"{user}:{password}")],
+            connection_retry=KazooRetry(max_tries=-1, delay=0.05, backoff=1.5, max_delay=min(1.0, session_s / 8)),
+            logger=_kazoo_log,
+        )
+
+    def start(self) -> None:
+        self._kazoo.add_listener(self._state_changed)
+        self._kazoo.start_async()
+
+    @property
+    def session(self) -> Session | None:
+        """None while there is no connection."""
+        identity = self._kazoo.client_id
+        return Session(*identity) if identity and identity[0] else None
+
+    @property
+    def session_s(self) -> float | None:
+        """What the server has granted; None before the first connection."""
+        return self._kazoo.granted_s
+
+    def _state_changed(self, state: str) -> None:
+        links = {KazooState.CONNECTED: Link.CONNECTED, KazooState.SUSPENDED: Link.LOST, KazooState.LOST: Link.EXPIRED}
+        self._listen(links[state])
+
+    def _watched(self, event: WatchedEvent) -> None:
+        if event.type != EventType.NONE:  # that is the connection, upon which everything is read anew anyway
+            self._happened(event.path)
+
+    # reading: all that is asked for in one call is on its way at once
+
+    def read(self, paths: Iterable[str], *, watch: bool = False) -> dict[str, Node | None]:
+        """Content and facts of each path; None when it does not exist."""
+        asked = {path: self._kazoo.get_async(path, watch=self._watched if watch else None) for path in paths}
+        found = {path: self._answer(result, f"reading {path}") for path, result in asked.items()}
+        return {path: _node(*entry) if entry else None for path, entry in found.items()}
+
+    def facts(self, paths: Iterable[str]) -> dict[str, Node | None]:
+        """The same without the content."""
+        asked = {path: self._kazoo.exists_async(path) for path in paths}
+        found = {path: self._answer(result, f"reading {path}") for path, result in asked.items()}
+        return {path: _node(b"", stat) if stat else None for path, stat in found.items()}
+
+    def names(self, paths: Iterable[str], *, watch: bool = False) -> dict[str, tuple[str, ...]]:
+        """The names below each path."""
+        asked = {path: self._kazoo.get_children_async(path, watch=self._watched if watch else None) for path in paths}
+        return {path: tuple(self._answer(result, f"reading {path}") or ()) for path, result in asked.items()}
+
+    def is_open(self, path: str) -> bool | None:
+        """Whether others than we may do something with it; None when it does not exist."""
+        found = self._answer(self._kazoo.get_acls_async(path), f"reading who may use {path}")
+        return None if found is None else list(found[0]) != self._acl
+
+    # writing
+
+    def write(self, *writes: Write) -> tuple[float, ...] | None:
+        """All of it or nothing. None when something was not as the writes expected it, else the times of the sets on
+        the store's clock. Raises Unreachable when there is no answer: then nobody knows yet whether it was done."""
+        transaction = self._kazoo.transaction()
+        for one in writes:
+            match one:
+                case Create(path, data, ephemeral, sequence):
+                    transaction.create(path, data, ephemeral=ephemeral, sequence=sequence)
+                case Set(path, data, version):
+                    transaction.set_data(path, data, version)
+                case Delete(path, version):
+                    transaction.delete(path, version)
+                case Check(path, version):
+                    transaction.check(path, version)
+        results = self._answer(transaction.commit_async(), f"writing {writes[0].path}") or []
+        failures = [result for result in results if isinstance(result, Exception)]
+        for failure in failures:
+            if not isinstance(failure, (*_CONFLICTS, RolledBackError, RuntimeInconsistency)):
+                raise self._error(failure, f"writing {writes[0].path}")
+        if failures or not results:
+            return None
+        return tuple(result.mtime / 1000 for result in results if isinstance(result, ZnodeStat))
+
+    def make(self, *paths: str) -> None:
+        """Create what does not exist yet."""
+        for path, result in [(path, self._kazoo.create_async(path, b"")) for path in paths]:
+            with contextlib.suppress(NodeExistsError):
+                self._answer(result, f"making {path}", passing=(NodeExistsError,))
+
+    def begin(self, path: str, data: bytes, version: int, done: Callable[[float | None, bool], None]) -> None:
+        """Set without waiting. `done` is given the time of the write on the store's clock, or None when it failed, and
+        then whether somebody else had written or removed it."""
+
+        def answered(result: Any) -> None:
+            if result.successful():
+                done(result.value.mtime / 1000, False)
+            else:
+                done(None, isinstance(result.exception, (*_CONFLICTS, NoAuthError)))
+
+        self._kazoo.set_async(path, data, version=version).rawlink(answered)
+
+    # ending
+
+    def drop(self) -> None:
+        """End this connection, not the session; another server is tried at once."""
+        self._network.drop()
+
+    def close(self, *, keep_session: bool) -> None:
+        if keep_session:
+            self._network.end()
+            deadline = time.monotonic() + _CLOSE_S
+            while self._kazoo.connected and time.monotonic() < deadline:
+                time.sleep(0.005)
+        # A server that does not answer the good-bye is not waited for.
+        impatient = threading.Timer(_CLOSE_S / 2, self._network.end)
+        impatient.daemon = True
+        impatient.start()
+        with contextlib.suppress(KazooException, OSError):
+            self._kazoo.stop()
+            self._kazoo.close()
+        impatient.cancel()
+
+    # errors
+
+    def _answer(self, result: Any, doing: str, passing: tuple[type[Exception], ...] = ()) -> Any:
+        """The answer; None for a znode that does not exist."""
+        try:
+            return result.get(timeout=self.deadline_s)
+        except NoNodeError:
+            return None
+        except passing:
+            raise
+        except KazooTimeoutError as late:
+            self.drop()
+            raise self._error(late, doing) from late
+        except KazooException as error:
+            raise self._error(error, doing) from error
+
+    def _error(self, error: Exception, doing: str) -> FailoverError:
+        if isinstance(error, (NoAuthError, AuthFailedError)):
+            return Denied(
+                f"ZooKeeper refuses {doing}", hint="are these the credentials that the cluster was made with?"
+            )
+        if isinstance(error, KazooTimeoutError):
+            return Unreachable(f"ZooKeeper has not answered within {self.deadline_s:g} s ({doing})")
+        return Unreachable(f"ZooKeeper cannot be used now ({doing}: {type(error).__name__})")
+
+
+class _Network(SequentialThreadingHandler):  # type: ignore[misc]
+    """kazoo's threads and sockets: connect attempts end in time, connections can be ended from outside."""
+
+    def __init__(self, connect_s: float) -> None:
+        super().__init__()
+        self._connect_s = connect_s
+        self._socket: socket.socket | None = None
+        self._over = False
+
+    def create_connection(self, *args: Any, timeout: float | None = None, **rest: Any) -> socket.socket:
+        if self._over:
+            raise AuthFailedError("closed")  # the one error upon which kazoo ends its thread, and quietly
+        limit_s = self._connect_s if timeout is None else min(timeout, self._connect_s)
+        connection: socket.socket = super().create_connection(*args, timeout=limit_s, **rest)
+        self._socket = connection
+        return connection
+
+    def drop(self) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        self._over = True
+        self.drop()
+
+
+class _Kazoo(KazooClient):  # type: ignore[misc]
+    """Keeps what kazoo forgets: how long a session the server has granted."""
+
+    granted_s: float | None = None
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._connection = _Connection(self, self._conn_retry.copy(), logger=self.logger)
+
+
+class _Connection(ConnectionHandler):  # type: ignore[misc]
+    def _connect(self, *address: Any) -> tuple[float, float]:
+        read_timeout_ms, connect_timeout_ms = super()._connect(*address)
+        self.client.granted_s = round(read_timeout_ms * 1.5) / 1000  # kazoo reads for two thirds of the session
+        return read_timeout_ms, connect_timeout_ms
+
+
+def _node(data: bytes, stat: ZnodeStat) -> Node:
+    return Node(data, stat.version, stat.mtime / 1000, stat.mzxid, stat.ephemeralOwner)

@@ -1,0 +1,92 @@
+"""What one process has read of /failover/NAME, kept up to date by watches.
+
+Rule 1: a watch says only that something is different; what it is now is read again, and leaves the next watch.
+Rule 2: a record never goes back in time, in whatever order two threads' answers are put down.
+Rule 3: leases change too often to be watched. A lease is read when its host's session comes or goes, or when an
+        operator says something about the host.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from failover.records import DIRECTORIES, FILES, Node, Role
+from failover.zookeeper.client import Client
+
+_BARE = ("alive", "leases")  # of these only the facts are of interest
+
+
+class Mirror:
+    def __init__(self, client: Client, root: str, role: Role) -> None:
+        self._client, self._root, self._role = client, root + "/", role
+        self._lock = threading.Lock()
+        self._nodes: dict[str, Node] = {}
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """A copy, by path relative to /failover/NAME; empty before the first reading."""
+        with self._lock:
+            return dict(self._nodes)
+
+    def get(self, path: str) -> Node | None:
+        with self._lock:
+            return self._nodes.get(path)
+
+    def read_all(self, *, watch: bool = True) -> dict[str, Node]:
+        """Everything that the role follows. It does not become the mirror before `replace`."""
+        read = self._read(FILES[self._role], watch=watch)
+        read |= self._read_inside(DIRECTORIES[self._role], watch=watch)
+        return {path: node for path, node in read.items() if node is not None}
+
+    def replace(self, nodes: Mapping[str, Node]) -> None:
+        with self._lock:
+            self._nodes = dict(nodes)
+
+    def read_again(self, paths: Iterable[str]) -> None:
+        """Records, and directories in which something came or went."""
+        paths = {path.removeprefix(self._root) for path in paths}
+        directories = paths & set(DIRECTORIES[self._role])
+        records = {path for path in paths - directories if not path.startswith(tuple(f"{d}/" for d in _BARE))}
+        inside = self._read_inside(directories)
+        read = inside | self._read(records)
+        if "alive" in directories:
+            read |= self._facts(self._leases_in_doubt(inside))
+        spoken_of = {path.rpartition("/")[2] for path in records if path.startswith("intent/hosts/")}
+        read |= self._facts(f"leases/{host}" for host in spoken_of)
+        with self._lock:
+            for path in [p for p in self._nodes if p.rpartition("/")[0] in directories and p not in read]:
+                del self._nodes[path]
+            for path, node in read.items():
+                self._put(path, node)
+
+    def _put(self, path: str, node: Node | None) -> None:
+        known = self._nodes.get(path)
+        if node is None:
+            self._nodes.pop(path, None)
+        elif known is None or node.zxid >= known.zxid:
+            self._nodes[path] = node
+
+    def _leases_in_doubt(self, read: Mapping[str, Node | None]) -> set[str]:
+        """Of hosts that are gone, each time (they may have come and gone again), and of hosts that are new."""
+        alive = {"leases/" + path.removeprefix("alive/") for path in read if path.startswith("alive/")}
+        known = {path for path in self.nodes if path.startswith("leases/")}
+        return known ^ alive | known - alive
+
+    def _read_inside(self, directories: Iterable[str], *, watch: bool = True) -> dict[str, Node | None]:
+        directories = set(directories)
+        watched = {self._root + directory for directory in directories - {"leases"}}
+        listed = self._client.names(watched, watch=watch)
+        listed |= self._client.names(self._root + directory for directory in directories & {"leases"})
+        found = {f"{path.removeprefix(self._root)}/{name}" for path, names in listed.items() for name in names}
+        bare = {path for path in found if path.rpartition("/")[0] in _BARE}
+        return self._read(found - bare, watch=watch) | self._facts(bare)
+
+    def _read(self, paths: Iterable[str], *, watch: bool = True) -> dict[str, Node | None]:
+        return self._relative(self._client.read((self._root + path for path in paths), watch=watch))
+
+    def _facts(self, paths: Iterable[str]) -> dict[str, Node | None]:
+        return self._relative(self._client.facts(self._root + path for path in paths))
+
+    def _relative(self, read: Mapping[str, Node | None]) -> dict[str, Node | None]:
+        return {path.removeprefix(self._root): node for path, node in read.items()}

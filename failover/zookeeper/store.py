@@ -1,0 +1,495 @@
+"""One process's store in ZooKeeper: its mirror, its lease, its leadership.
+
+    kazoo's threads      what has changed is noted for the worker; answers to renewals and reports are noted
+    our worker thread    after every connection: lease, then mirror; after a watch: what it named is read again
+    the caller's thread  commands, leadership and commits, each with a deadline
+
+Rule 1: only an acknowledged write proves that the session lives; kazoo's pings do not, for a follower that has lost its
+        leader goes on answering them.
+Rule 2: after every connection the lease is written first and the mirror read after it, on the same connection, so the
+        mirror is no older than the lease. That holds for a new session, a reconnection and a restarted process alike.
+Rule 3: `alive/H` is only ever made together with a new version of `leases/H`.
+Rule 4: an assignment's znode has been written once per epoch: its version is its epoch - 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from failover import records, wire
+from failover.errors import BadInput, FailoverError, Refused, Unreachable, Unsafe
+from failover.model import Cluster, Event, Hold, HostIntent, Report, Told, View, VserverIntent
+from failover.records import HISTORY_MAX, LAYOUT, Node, Role
+from failover.store import Change
+from failover.timing import PROFILES, Timing
+from failover.zookeeper import session as session_file
+from failover.zookeeper.client import Check, Client, Create, Delete, Link, Set, Write
+from failover.zookeeper.mirror import Mirror
+
+ROOT = "/failover"
+COMMAND_S = 5.0  # what a command waits for ZooKeeper
+RECORD_MAX = 1_000_000  # ZooKeeper takes 1 MiB per request
+WISH_TRIES = 50
+
+_log = logging.getLogger("failover.zookeeper")
+
+_READ_ALL, _STOP = "read all", "stop"  # for the worker, among the paths that it is to read again
+
+_R = TypeVar("_R")
+
+
+def boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class ZooKeeperStore:
+    """See failover/store.py. Built without waiting; it connects by itself and lives through anything."""
+
+    def __init__(
+        self,
+        cluster_name: str,
+        servers: Sequence[str],
+        credentials: str,
+        *,
+        role: Role,
+        timing: Timing = PROFILES["normal"],
+        host: str | None = None,
+        changed: Callable[[], None] = lambda: None,
+        session_path: Path | None = None,
+        clock: Callable[[], float] = boot_time,
+    ) -> None:
+        self._cluster_name, self._servers, self._role, self._host = cluster_name, tuple(servers), role, host
+        self._timing, self._tell_caller, self._clock = timing, changed, clock
+        self._session_path = session_path if role == "agent" else None
+        self._root = f"{ROOT}/{cluster_name}"
+        self._lock = threading.RLock()
+        self._todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._connected = self._read = self._closed = False
+        self._link = 0  # counts the changes of the link: what was begun under another one is void
+        self._sessions = 0  # counts the sessions that are over
+        self._ahead_s: float | None = None  # the store's clock, less our monotonic one
+        self._lease_record = b""
+        self._lease_version: int | None = None  # what the next renewal will find; None: not known
+        self._renewed_at: float | None = None
+        self._waiting_since: float | None = None  # the oldest renewal that has no answer
+        self._report: bytes | None = None  # the newest, while it is not acknowledged
+        self._reporting = False
+        self._epoch: int | None = None
+        self._trouble: FailoverError | None = None
+        self._client = Client(
+            servers,
+            credentials,
+            session_s=timing.session_s,
+            deadline_s=COMMAND_S if role == "operator" else timing.session_s / 2,
+            listen=self._link_changed,
+            happened=self._todo.put,
+            resume=session_file.load(self._session_path, cluster_name, servers) if self._session_path else None,
+        )
+        self._mirror = Mirror(self._client, self._root, role)
+        self._worker = threading.Thread(target=self._work, name="store", daemon=True)
+        self._worker.start()
+        self._client.start()
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
+    @property
+    def fresh(self) -> bool:
+        return self._connected and (self._read or self._role == "operator")
+
+    @property
+    def session_s(self) -> float | None:
+        """How long a session ZooKeeper has granted; None before the first connection."""
+        return self._client.session_s
+
+    @property
+    def trouble(self) -> FailoverError | None:
+        """Why the store is connected and yet not fresh."""
+        return self._trouble
+
+    def close(self) -> None:
+        """An agent's session is left alone. A leader's and an operator's end, so the next leader need not wait."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._connected = self._read = False
+        self._todo.put(_STOP)
+        self._client.close(keep_session=self._role == "agent")
+        self._worker.join(timeout=COMMAND_S)
+
+    def _link_changed(self, link: Link) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._link += 1
+            self._connected, self._read = link is Link.CONNECTED, False
+            self._lease_version = self._waiting_since = None
+            self._reporting = False
+            if link is Link.EXPIRED:
+                self._sessions += 1
+                self._renewed_at = self._epoch = None
+        _log.log(logging.INFO if link is Link.CONNECTED else logging.WARNING, "ZooKeeper: %s", link.value)
+        if link is Link.CONNECTED:
+            self._todo.put(_READ_ALL)
+        self._tell()
+
+    def _tell(self) -> None:
+        try:
+            self._tell_caller()
+        except Exception:
+            _log.exception("the store's listener failed")
+
+    def _path(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    def _need(self) -> None:
+        if not self._connected:
+            raise Unreachable(
+                f"no connection to ZooKeeper ({', '.join(self._servers)})",
+                hint="is it running, and does a firewall let us through?",
+            )
+
+    # --- the worker: lease, then mirror -------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            try:
+                todo = {self._todo.get(timeout=max(self._timing.session_s / 4, 0.2))}
+                while not self._todo.empty():
+                    todo.add(self._todo.get())
+            except queue.Empty:
+                todo = set()
+            if _STOP in todo:
+                return
+            try:
+                self._catch_up(todo)
+            except FailoverError as error:
+                self._be_troubled(error)
+            except Exception:
+                _log.exception("the mirror of ZooKeeper failed; it is read anew")
+                self._read = False
+
+    def _catch_up(self, todo: set[str]) -> None:
+        if not self._connected or self._role == "operator":
+            return
+        if _READ_ALL in todo or not self._read:
+            self._begin()
+        elif todo:
+            self._mirror.read_again(todo)
+        if todo:
+            self._tell()
+
+    def _begin(self) -> None:
+        """After every connection, and after every doubt (rule 2)."""
+        link = self._link
+        self._secure()
+        if self._role == "agent":
+            self._claim(link)
+        nodes = self._mirror.read_all()
+        with self._lock:
+            if link != self._link:
+                return
+            self._mirror.replace(nodes)
+            self._read, self._trouble = True, None
+        self._send_report()
+        self._tell()
+
+    def _be_troubled(self, error: FailoverError) -> None:
+        with self._lock:
+            news = str(error) != str(self._trouble)
+            self._trouble, self._read = error, False
+        if news and self._connected:
+            _log.error("%s", error)
+            self._tell()
+
+    def _secure(self) -> None:
+        """Make our subtree, and see to it that nobody else may touch it."""
+        for path in (ROOT, self._root):
+            is_open = self._client.is_open(path)
+            if is_open:
+                raise Unsafe(
+                    f"{path} in ZooKeeper may be used by others than the holders of our credentials",
+                    hint=f"remove it, or give it our ACL alone (setAcl -R {path} …), and then try again",
+                )
+            if is_open is None:
+                self._client.make(ROOT, self._root, *(self._path(path) for path in LAYOUT))
+        if self._role == "agent":
+            self._client.make(self._path(f"reports/{self._host}"))
+
+    def _claim(self, link: int) -> None:
+        """Write the lease record, and make `alive` with it if this session has none (rules 2 and 3)."""
+        with self._lock:
+            self._lease_version = None  # no renewal comes in between
+        session = self._client.session
+        if session is None:
+            raise Unreachable("the connection to ZooKeeper is lost")
+        lease, alive = self._path(f"leases/{self._host}"), self._path(f"alive/{self._host}")
+        found = self._client.facts((alive, lease))
+        holder = found[alive]
+        if holder is not None and holder.session != session.number:
+            self._wait_for_silence(lease)
+            found = self._client.facts((alive, lease))
+            holder = found[alive]
+        before = found[lease]
+        data = self._lease_record = wire.encode(wire.LeaseRecord(session.number))
+        writes: list[Write] = [Set(lease, data, before.version) if before else Create(lease, data)]
+        if holder is None or holder.session != session.number:
+            writes += [Delete(alive)] if holder else []
+            writes += [Create(alive, ephemeral=True)]
+        sent_at = self._clock()
+        written = self._client.write(*writes)
+        if written is None:
+            raise Refused(f"the lease of {self._host} was changed by somebody else meanwhile")
+        if self._session_path:
+            session_file.save(self._session_path, session, self._cluster_name, self._servers)
+        for at in written:
+            self._saw(at)
+        with self._lock:
+            if link == self._link:
+                self._lease_version = before.version + 1 if before else 0
+                self._renewed_at = max(sent_at, self._renewed_at or sent_at)
+
+    def _wait_for_silence(self, lease: str) -> None:
+        """Another session has our host's name: an older one of ours, which is silent, or a second agent's."""
+        before = self._client.facts((lease,))[lease]
+        time.sleep(1.5 * self._timing.renew_s)
+        if self._client.facts((lease,))[lease] != before:
+            raise Refused(
+                f"another agent calls itself {self._host} and renews its lease",
+                hint="stop one of the two: a host's name may be used once",
+            )
+        _log.info("an older session of %s is replaced", self._host)
+
+    # --- everyone -----------------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """Raises Unreachable, or Refused while no cluster.yaml has been applied."""
+        if self._role == "operator":
+            self._need()
+            read = self._mirror.read_all(watch=False)
+            return records.view(read, records.clock(read, time.time(), self._timing.session_s))
+        nodes = self._read_nodes()
+        return records.view(nodes, self._now(nodes))
+
+    def _read_nodes(self) -> Mapping[str, Node]:
+        nodes = self._mirror.nodes
+        if not nodes:
+            self._need()
+            raise self._trouble or Unreachable("ZooKeeper has not been read yet")
+        return nodes
+
+    def history(self, limit: int = HISTORY_MAX) -> tuple[Event, ...]:
+        self._need()
+        directory = self._path("history")
+        names = sorted(self._client.names((directory,))[directory])[-limit:]
+        read = self._client.read(f"{directory}/{name}" for name in names)
+        return tuple(wire.decode(Event, node.data, where=path) for path, node in read.items() if node is not None)
+
+    def _saw(self, at: float) -> None:
+        """A write of ours was given this time a moment ago."""
+        self._ahead_s = at - time.monotonic()
+
+    def _now(self, nodes: Mapping[str, Node]) -> float:
+        """The clock of ZooKeeper's leader, by our own writes and by all that we read."""
+        ahead = self._ahead_s if self._ahead_s is not None else time.time() - time.monotonic()
+        return max(time.monotonic() + ahead, records.newest(nodes))
+
+    # --- the operator -------------------------------------------------------------------------------------------------
+
+    def apply(self, cluster: Cluster, text: str) -> None:
+        self._need()
+        data = wire.encode(wire.Applied(cluster, text))
+        if len(data) > RECORD_MAX:
+            raise BadInput(f"cluster.yaml is too large for ZooKeeper ({len(data)} bytes, {RECORD_MAX} are the limit)")
+        self._secure()
+        self._client.write(Set(self._path("cluster"), data))
+
+    def cluster_text(self) -> str:
+        self._need()
+        found = self._client.read((self._path("cluster"),))[self._path("cluster")]
+        return records.applied({"cluster": found} if found else {}).text
+
+    def wish(self, vserver: str, change: Callable[[VserverIntent], VserverIntent]) -> VserverIntent:
+        return self._change(f"intent/vservers/{vserver}", VserverIntent, change)
+
+    def wish_host(self, host: str, change: Callable[[HostIntent], HostIntent]) -> HostIntent:
+        return self._change(f"intent/hosts/{host}", HostIntent, change)
+
+    def _change(self, relative: str, kind: type[_R], change: Callable[[_R], _R]) -> _R:
+        self._need()
+        self._secure()
+        path = self._path(relative)
+        for _ in range(WISH_TRIES):
+            found = self._client.read((path,))[path]
+            wish = change(wire.decode(kind, found.data, where=relative) if found else kind())
+            data = wire.encode(wish)
+            if self._client.write(Set(path, data, found.version) if found else Create(path, data)) is not None:
+                return wish
+        raise Refused(f"{relative} is being changed by others all the time", hint="try again")
+
+    # --- the agent ----------------------------------------------------------------------------------------------------
+
+    def told(self) -> Told:
+        """Raises Unreachable, or Refused while no cluster.yaml has been applied."""
+        return records.told(self._read_nodes(), self._host or "")
+
+    def renew(self, now: float) -> None:
+        with self._lock:
+            if not self._connected or self._lease_version is None:
+                return  # the lease is written as soon as there is a connection
+            patience_s = 0.4 * self._timing.lease_s
+            if self._waiting_since is not None and now - self._waiting_since > patience_s:
+                _log.warning(
+                    "ZooKeeper has not answered for %.2f s: another server is tried", now - self._waiting_since
+                )
+                self._waiting_since = None
+                self._client.drop()
+                return
+            if self._waiting_since is None:
+                self._waiting_since = now
+            version, self._lease_version = self._lease_version, self._lease_version + 1
+            answered = partial(self._renewed, now, self._link)
+            self._client.begin(self._path(f"leases/{self._host}"), self._lease_record, version, answered)
+
+    def _renewed(self, sent_at: float, link: int, at: float | None, conflict: bool) -> None:
+        with self._lock:
+            if link != self._link:
+                return
+            self._waiting_since = None
+            if at is not None:
+                self._renewed_at = max(sent_at, self._renewed_at or sent_at)
+                self._saw(at)
+                return
+            self._lease_version = None
+            self._read = False
+        if conflict:
+            _log.error("somebody else has written the lease of %s: are there two agents of that name?", self._host)
+        self._todo.put(_READ_ALL)
+        self._tell()
+
+    @property
+    def renewed_at(self) -> float | None:
+        return self._renewed_at
+
+    def report(self, report: Report) -> None:
+        with self._lock:
+            self._report = wire.encode(report)
+        self._send_report()
+
+    def _send_report(self) -> None:
+        with self._lock:
+            if self._report is None or self._reporting or not self._read:
+                return
+            self._reporting, sent = True, self._report
+            path = self._path(f"reports/{self._host}")
+            self._client.begin(path, sent, -1, partial(self._reported, sent, self._link))
+
+    def _reported(self, sent: bytes, link: int, at: float | None, conflict: bool) -> None:
+        with self._lock:
+            if link != self._link:
+                return
+            self._reporting = False
+            if at is not None and self._report is sent:
+                self._report = None
+            if conflict:
+                self._read = False
+                self._todo.put(_READ_ALL)
+        if at is not None:
+            self._send_report()
+
+    # --- the leader ---------------------------------------------------------------------------------------------------
+
+    def lead(self) -> int | None:
+        with self._lock:
+            session, holder = self._client.session, self._mirror.get("leader/holder")
+            if session is None or not self._read:
+                return None
+            if holder is None or holder.session != session.number:
+                self._epoch = None
+            if self._epoch is not None or (holder is not None and holder.session != session.number):
+                return self._epoch
+            sessions = self._sessions
+        try:
+            epoch = self._stand(session.number)
+        except Unreachable as error:
+            _log.warning("the election must wait: %s", error)
+            return None
+        with self._lock:
+            self._epoch = epoch if sessions == self._sessions else None
+            return self._epoch
+
+    def _stand(self, session: int) -> int | None:
+        holder, epoch = self._path("leader/holder"), self._path("leader/epoch")
+        found = self._client.facts((holder, epoch))
+        now, before = found[holder], found[epoch]
+        if before is None or (now is not None and now.session != session):
+            return None
+        if now is not None:
+            return before.version  # ours since an attempt whose answer was lost: nobody can have stood after it
+        name = wire.encode(wire.Holder(self._host or socket.gethostname()))
+        written = self._client.write(Create(holder, name, ephemeral=True), Set(epoch, b"", before.version))
+        if written is None:
+            return None
+        self._saw(written[0])
+        self._mirror.read_again(("leader",))
+        return before.version + 1
+
+    def commit(self, change: Change) -> bool:
+        """Raises Unreachable when there is no answer: whether it was done is then seen in the next view."""
+        self._need()
+        epoch = self._epoch
+        if epoch is None:
+            return False
+        writes: list[Write] = [Check(self._path("leader/epoch"), epoch)]
+        for word in change.assignments:
+            path, data = self._path(f"assignments/{word.vserver}"), wire.encode(word)
+            writes.append(Create(path, data) if word.epoch == 1 else Set(path, data, word.epoch - 2))
+        writes += [Delete(self._path(f"assignments/{vserver}"), last - 1) for vserver, last in change.forget]
+        for host, version in change.leases:
+            # A transaction has no "does not exist"; but creating what exists fails, and with it all the rest.
+            alive = self._path(f"alive/{host}")
+            writes += [Check(self._path(f"leases/{host}"), version), Create(alive), Delete(alive)]
+        writes += [Create(self._path("history/n"), wire.encode(event), sequence=True) for event in change.events]
+        written = self._client.write(*writes)
+        if written is None:
+            self._read = False  # something was not as our mirror has it
+            self._todo.put(_READ_ALL)
+            return False
+        for at in written:
+            self._saw(at)
+        self._mirror.read_again({"assignments", *(f"assignments/{word.vserver}" for word in change.assignments)})
+        if change.events:
+            self._prune()
+        return True
+
+    def hold(self, holds: Sequence[Hold]) -> None:
+        self._need()
+        data = wire.encode(wire.Holds(tuple(holds)))
+        shown = self._mirror.get("holds")
+        if self._epoch is None or (shown is not None and shown.data == data):
+            return
+        path = self._path("holds")
+        if self._client.write(Check(self._path("leader/epoch"), self._epoch), Set(path, data)) is not None:
+            self._mirror.read_again(("holds",))
+
+    def _prune(self) -> None:
+        """Outside the transaction: a history that is a little too long for a moment harms nobody."""
+        directory = self._path("history")
+        for name in sorted(self._client.names((directory,))[directory])[:-HISTORY_MAX]:
+            self._client.write(Delete(f"{directory}/{name}"))
+
+    def probe(self) -> None:
+        """Raises Denied when our credentials are not those of the cluster."""
+        self._client.names((self._root,))

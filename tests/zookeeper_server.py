@@ -1,0 +1,94 @@
+"""A real ZooKeeper for the tests: one server or an ensemble, on free ports of 127.0.0.1, in a directory of its own.
+
+Every server is a child of the test process, is ended by its pid, and dies with us even if we are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from failover import ensemble
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class ZooKeeperServers:
+    """An ensemble of `count` servers, each of which can be killed, stopped and started again."""
+
+    def __init__(self, directory: Path, count: int = 1) -> None:
+        ports = free_ports(3 * count)
+        self.servers = [ensemble.Server(n + 1, "127.0.0.1", *ports[3 * n : 3 * n + 3]) for n in range(count)]
+        self._directories = {server.number: directory / str(server.number) for server in self.servers}
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        for server in self.servers:
+            ensemble.prepare(self.servers, server.number, self._directories[server.number])
+
+    @property
+    def clients(self) -> list[str]:
+        return [server.client for server in self.servers]
+
+    def start(self, *numbers: int) -> None:
+        """Start these servers, or all; return when each that runs serves clients."""
+        for number in numbers or tuple(self._directories):
+            directory = self._directories[number]
+            with (directory / "log").open("ab") as log:
+                self._processes[number] = subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "KILL", *ensemble.command(directory)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=directory,
+                )
+        self.wait()
+
+    def wait(self, timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not all(self.mode(number) for number in self._processes):
+            if time.monotonic() > deadline:
+                logs = "\n".join((d / "log").read_text()[-2000:] for d in self._directories.values())
+                raise TimeoutError(f"ZooKeeper does not serve:\n{logs}")
+            time.sleep(0.05)
+
+    def mode(self, number: int) -> str:
+        """`leader`, `follower` or `standalone`; empty while it does not serve."""
+        for line in self._ask(number, b"srvr").splitlines():
+            if line.startswith("Mode: "):
+                return line.removeprefix("Mode: ")
+        return ""
+
+    def kill(self, number: int) -> None:
+        process = self._processes.pop(number)
+        process.kill()
+        process.wait()
+
+    def signal(self, number: int, name: signal.Signals) -> None:
+        os.kill(self._processes[number].pid, name)
+
+    def close(self) -> None:
+        for number in tuple(self._processes):
+            self.kill(number)
+
+    def _ask(self, number: int, word: bytes) -> str:
+        server = self.servers[number - 1]
+        try:
+            with socket.create_connection((server.address, server.client_port), timeout=1.0) as connection:
+                connection.sendall(word)
+                return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+        except OSError:
+            return ""
