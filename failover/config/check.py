@@ -1,0 +1,253 @@
+"""The rules between the keys of cluster.yaml: what each value alone cannot tell.
+
+Rule 1: a vserver is judged with `defaults` laid under its own keys; a problem is shown where the value is written.
+Rule 2: what could never hold is a problem; what is legal but leaves a vserver unprotected is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+from failover.config import words
+from failover.config.match import Found, merged
+from failover.config.problem import Path, Problem, dotted, nearest, quoted
+from failover.model import Sync, Vserver
+
+_NO_HOST = ("none", "nobody", "nothing", "no")
+
+
+@dataclass(frozen=True)
+class Said:
+    """All that the file says about one vserver."""
+
+    name: str
+    values: Mapping[str, Any]
+    found: Found
+
+    def at(self, key: str) -> Path:
+        """Where the value of a key is written: its own, or that in defaults."""
+        own = ("vservers", self.name, key)
+        return own if own in self.found.places else ("defaults", key)
+
+    def items(self, key: str) -> Iterator[tuple[Path, Any]]:
+        """The values of a list, each with its path."""
+        return self.found.items(self.at(key), self.values[key]) if key in self.values else iter(())
+
+    def given(self, key: str) -> bool:
+        return self.at(key) in self.found.places
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        primary = (self.values["primary"],) if "primary" in self.values else ()
+        return (*primary, *self.values.get("backups", ()))
+
+    @property
+    def certain(self) -> bool:
+        """Whether its hosts could be read, so that more can be concluded from them."""
+        known = self.found.values.get("hosts", {})
+        return "primary" in self.values and "backups" in self.values and all(host in known for host in self.hosts)
+
+
+def said(found: Found) -> tuple[Said, ...]:
+    defaults = found.values.get("defaults", {})
+    everyone = []
+    for name, own in found.values.get("vservers", {}).items():
+        misread = {key for key in defaults if key not in own and ("vservers", name, key) in found.places}
+        under = {key: value for key, value in defaults.items() if key not in misread}
+        everyone.append(Said(name, merged(under, own), found))
+    return tuple(everyone)
+
+
+def check(found: Found) -> None:
+    """Add to `found` every problem between its keys."""
+    everyone = said(found)
+    _hosts(found)
+    for one in everyone:
+        _placing(one)
+        _gateway(one)
+    _names(found)
+    _addresses(found, everyone)
+    _rules_that_never_hold(everyone)
+    _start_order(everyone)
+
+
+def warnings(found: Found) -> Iterator[Problem]:
+    """What is legal and worth a word."""
+    if not found.values.get("vservers"):
+        yield _warning(found, ("vservers",), "there are no vservers", "add one under vservers:")
+    servers = found.values.get("zookeeper", {}).get("servers", ())
+    if len(servers) in (1, 2):
+        message = f"{'one ZooKeeper server' if len(servers) == 1 else 'two ZooKeeper servers'}: none of them may fail"
+        yield _warning(found, ("zookeeper", "servers"), message, "name three")
+    for one in said(found):
+        if not one.values["backups"]:
+            message = f"{one.name} has no backups: nothing can take over"
+            yield _warning(found, one.at("backups"), message, "name a host in backups")
+        every_s = one.values.get("sync", {}).get("every", Sync.every_s)
+        loss_s = one.values.get("max_data_loss", Vserver.max_data_loss_s)
+        if one.values["backups"] and loss_s < every_s:
+            message = f"the replicas of {one.name} are mostly older than its max_data_loss of {loss_s:g} s"
+            yield _warning(found, one.at("max_data_loss"), message, f"sync every {loss_s / 2:g}s, or allow more")
+
+
+def _warning(found: Found, path: Path, message: str, hint: str) -> Problem:
+    return Problem(message, hint, dotted(path), found.places.get(path))
+
+
+def _hosts(found: Found) -> None:
+    seen: set[str] = set()
+    if ("hosts",) in found.places and isinstance(found.values.get("hosts"), dict):
+        named = any(path[0] == "hosts" for path in found.places if len(path) == 2)
+        if not named:
+            found.report(("hosts",), "is empty", "name at least one host with its address")
+    servers = found.values.get("zookeeper", {}).get("servers", ())
+    for path, server in found.items(("zookeeper", "servers"), servers) if servers else ():
+        if server in seen:
+            found.report(path, f"{server} is there twice", "name each server once")
+        seen.add(server)
+
+
+def _names(found: Found) -> None:
+    """Hosts and vservers that are named somewhere, `defaults` included, must exist."""
+    sections: list[tuple[Path, Mapping[str, Any]]] = [(("defaults",), found.values.get("defaults", {}))]
+    sections += [(("vservers", name), own) for name, own in found.values.get("vservers", {}).items()]
+    for section, values in sections:
+        for key, table in _REFERS.items():
+            path, value = (*section, key), values.get(key, ())
+            named = ((path, value),) if isinstance(value, str) else found.items(path, value) if value else ()
+            for place, name in named:
+                if (table, name) not in found.places:
+                    found.report(place, *_unknown(found, table, key, name))
+
+
+_REFERS = {"primary": "hosts", "backups": "hosts"} | dict.fromkeys(
+    ("together_with", "apart_from", "prefer_together_with", "prefer_apart_from", "start_after"), "vservers"
+)
+
+
+def _unknown(found: Found, table: str, key: str, name: str) -> tuple[str, str]:
+    if key == "backups" and name in _NO_HOST:
+        return f"{quoted(name)} is not under hosts", "if nothing shall take over, write backups: []"
+    known = tuple(str(path[1]) for path in found.places if len(path) == 2 and path[0] == table)
+    return f"{quoted(name)} is not under {table}", nearest(name, known)
+
+
+def _placing(one: Said) -> None:
+    found = one.found
+    home: Path = ("vservers", one.name)
+    if not one.given("primary"):
+        found.report((*home, "primary"), "is missing", "name the host on which it runs normally")
+    if not one.given("backups"):
+        found.report((*home, "backups"), "is missing", "name a backup or say backups: []")
+    seen: set[str] = set()
+    for path, name in one.items("backups"):
+        if name == one.values.get("primary"):
+            hint = "name another host, or if nothing shall take over, write backups: []"
+            found.report(path, f"{quoted(name)} is the primary of {one.name} already", hint)
+        elif name in seen:
+            found.report(path, f"{quoted(name)} is there twice", "name it once")
+        seen.add(name)
+
+
+def _gateway(one: Said) -> None:
+    gateway = one.values.get("gateway")
+    if gateway is None:
+        return
+    ip = ip_address(gateway)
+    interfaces = [ip_interface(text) for text in one.values.get("addresses", ())]
+    family = [interface for interface in interfaces if interface.version == ip.version]
+    if not one.given("addresses"):
+        one.found.report(one.at("gateway"), f"{one.name} has a gateway but no addresses", "add addresses:")
+    elif any(interface.ip == ip for interface in family):
+        one.found.report(one.at("gateway"), f"{gateway} is an address of {one.name} itself", "name the router")
+    elif interfaces and not any(ip in interface.network for interface in family) and not _on_every_link(ip, family):
+        networks = ", ".join(str(interface.network) for interface in family) or f"it has no IPv{ip.version} address"
+        one.found.report(one.at("gateway"), f"{gateway} is not in a network of {one.name}", networks)
+
+
+def _on_every_link(gateway: words.IP, family: Sequence[words.Interface]) -> bool:
+    """A router of IPv6 is usually named by its link-local address, which lies in no network of its own."""
+    return gateway.version == 6 and gateway.is_link_local and bool(family)
+
+
+def _addresses(found: Found, everyone: tuple[Said, ...]) -> None:
+    """No address has two owners: hosts first, then vservers in the order of the file."""
+    owners: dict[str, tuple[str, Path]] = {}
+    for name, host in found.values.get("hosts", {}).items():
+        if "address" in host:
+            _own(found, owners, host["address"], f"host {name}", ("hosts", name, "address"))
+    for one in everyone:
+        for path, text in one.items("addresses"):
+            _own(found, owners, str(ip_interface(text).ip), one.name, path)
+
+
+def _own(found: Found, owners: dict[str, tuple[str, Path]], ip: str, owner: str, path: Path) -> None:
+    if ip not in owners:
+        owners[ip] = (owner, path)
+        return
+    other, place = owners[ip]
+    if other == owner:
+        found.report(path, f"{ip} is there twice", "name it once")
+    else:
+        found.report(path, f"{ip} already belongs to {other} ({found.line(place)})", "give each its own")
+
+
+def _rules_that_never_hold(everyone: tuple[Said, ...]) -> None:
+    """`together_with` and `apart_from` bind both sides, and a set that is together has one owner."""
+    by_name = {one.name: one for one in everyone}
+    group = {name: frozenset((name,)) for name in by_name}
+    for one, other in _pairs(by_name, "together_with"):
+        joined = group[one.name] | group[other.name]
+        common = set.intersection(*(set(by_name[name].hosts) for name in joined))
+        if not common and all(by_name[name].certain for name in joined):
+            message = f"{' and '.join(sorted(joined))} have no host in common, so they can never be together"
+            one.found.report(one.at("together_with"), message, "give them a common host, or drop the rule")
+        group |= dict.fromkeys(joined, joined)
+    for one, other in _pairs(by_name, "apart_from"):
+        hosts = set(one.hosts) | set(other.hosts)
+        if other.name in group[one.name]:
+            message = f"{one.name} must be both together with and apart from {other.name}"
+            one.found.report(one.at("apart_from"), message, "drop one of the two rules")
+        elif len(hosts) == 1 and one.certain and other.certain:
+            message = f"{one.name} and {other.name} can only run on {hosts.pop()}, so they can never be apart"
+            one.found.report(one.at("apart_from"), message, "give one of them another host")
+
+
+def _pairs(by_name: Mapping[str, Said], key: str) -> Iterator[tuple[Said, Said]]:
+    for one in by_name.values():
+        for path, other in one.items(key):
+            if other == one.name:
+                if path[0] != "defaults":
+                    one.found.report(path, f"{one.name} names itself", "name another vserver")
+            elif other in by_name:
+                yield one, by_name[other]
+
+
+def _start_order(everyone: tuple[Said, ...]) -> None:
+    """`start_after` must not come back to where it began; each circle is told once."""
+    by_name = {one.name: one for one in everyone}
+    after = {one.name: [name for name in one.values.get("start_after", ()) if name in by_name] for one in everyone}
+    told: set[frozenset[str]] = set()
+    for one in everyone:
+        circle = _way_back(one.name, after)
+        if circle and frozenset(circle) not in told:
+            told.add(frozenset(circle))
+            way = " → ".join((*circle, one.name))
+            one.found.report(one.at("start_after"), f"waits for itself: {way}", "take one of them out")
+
+
+def _way_back(start: str, after: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """The shortest circle through `start`, or ()."""
+    ways: list[tuple[str, ...]] = [(start,)]
+    seen: set[str] = set()
+    for way in ways:
+        for name in after[way[-1]]:
+            if name == start:
+                return way
+            if name not in seen:
+                seen.add(name)
+                ways.append((*way, name))
+    return ()
