@@ -1,0 +1,144 @@
+"""failover lab: several real hosts on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from failover.errors import Denied, FailoverError
+
+if TYPE_CHECKING:
+    from failover.lab.lab import Lab
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    lab = subparsers.add_parser("lab", help="several real hosts on this machine, to try and to test")
+    fill(lab)
+
+
+def fill(lab: argparse.ArgumentParser) -> None:
+    commands = lab.add_subparsers(required=True, metavar="COMMAND")
+    lab.set_defaults(run=None)
+
+    def command(name: str, text: str, *positionals: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=text)
+        for positional in positionals:
+            parser.add_argument(positional.lower(), metavar=positional)
+        parser.add_argument("--name", default="lab", help="which lab (default: lab)")
+        parser.set_defaults(run=_run, lab_command=name)
+        return parser
+
+    up = command("up", "make the hosts, and wait until they serve")
+    up.add_argument("--hosts", type=int, default=3, metavar="N")
+    up.add_argument("--config", type=Path, metavar="cluster.yaml", help="a cluster file whose hosts the lab shall have")
+    up.add_argument("--services", metavar="A,B", help="what the hosts run (default: everything)")
+    up.add_argument("--fs", default="btrfs", help="file system of /vservers: btrfs, ext4 or xfs")
+    up.add_argument("--disk", default="4G", metavar="SIZE", help="size of /vservers (default: 4G, sparse)")
+    down = command("down", "take the lab away, whatever is left of it")
+    down.add_argument("--all", action="store_true", help="every lab on this machine")
+    status = command("status", "hosts, links and cuts")
+    status.add_argument("--json", action="store_true")
+    execute = command("exec", "run a program in a host", "HOST")
+    execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD")
+    for name, text in _ON_A_HOST.items():
+        command(name, text, "HOST")
+    stall = command("stall", "stop a whole host for a time", "HOST")
+    stall.add_argument("duration", metavar="T", help="such as 5s")
+    for name, text in (("cut", "cut the link between two"), ("mend", "mend it again")):
+        link = command(name, text)
+        link.add_argument("ends", nargs="+", metavar="A B", help="hosts, 'store' or 'clients'; 'A -> B': one way only")
+    command("play", "play the events of a story in real time", "FILE")
+
+
+_ON_A_HOST = {
+    "power-off": "pull the plug of a host",
+    "power-on": "boot a host",
+    "isolate": "pull the network cable of a host",
+    "join": "plug it in again, and mend all its links",
+}
+
+
+def _run(options: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise Denied("a lab needs root", hint="sudo failover lab …")
+    from failover.lab.lab import Lab
+
+    name = options.lab_command
+    if name == "down" and options.all:
+        return _down_all()
+    lab = Lab(options.name)
+    if name == "up":
+        return _up(lab, options)
+    if name == "down":
+        lab.down()
+        return 0
+    if name == "status":
+        print(json.dumps(lab.status()) if options.json else _shown(lab.status()))
+        return 0
+    if name == "exec":
+        argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+        command = lab.host(options.host).command(argv or ["bash"])
+        os.execvp(command[0], command)
+    if name == "play":
+        from failover.lab.play import play
+
+        play(lab, Path(options.file))
+        return 0
+    from failover.lab.faults import perform
+
+    perform(lab, _event(options))
+    return 0
+
+
+def _event(options: argparse.Namespace) -> str:
+    """The fault in the words of a story."""
+    words = {"stall": lambda: [options.host, options.duration]}.get(options.lab_command)
+    rest = words() if words else getattr(options, "ends", None) or [options.host]
+    return " ".join([options.lab_command, *rest])
+
+
+def _up(lab: Lab, options: argparse.Namespace) -> int:
+    from failover.lab.services import ALL
+
+    chosen = options.services.split(",") if options.services else ALL
+    lab.up(options.hosts, config=options.config, services=chosen, fs=options.fs, disk=options.disk)
+    print(_shown(lab.status()))
+    return 0
+
+
+def _down_all() -> int:
+    from failover.lab.lab import Lab
+    from failover.lab.place import BASE
+
+    for directory in sorted(BASE.glob("*")):
+        Lab(directory.name).down()
+    return 0
+
+
+def _shown(status: dict[str, object]) -> str:
+    hosts: dict[str, dict[str, object]] = status["hosts"]  # type: ignore[assignment]
+    lines = [f"lab {status['name']} is {'up' if status['up'] else 'down'}"]
+    for name, host in hosts.items():
+        words = [f"power {host['power']}", f"link {host['link']}", *(["stalled"] if host["stalled"] else [])]
+        lines.append(f"  {name:15} {', '.join(words):30} {' '.join(host['addresses'])}")  # type: ignore[arg-type]
+    cuts: list[str] = status["cuts"]  # type: ignore[assignment]
+    return "\n".join([*lines, *(f"  cut: {cut}" for cut in cuts)])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="failover lab", description="several real hosts on this machine")
+    fill(parser)
+    options = parser.parse_args()
+    try:
+        return int(options.run(options))
+    except FailoverError as error:
+        print(f"failover: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,333 @@
+"""Several real hosts on one machine: up, down, and the hosts between.
+
+    up      directory and lock ─▶ what the hosts are given ─▶ switch ─▶ hosts ─▶ `ready` ─▶ ZooKeeper has a quorum
+    down    kill by cgroup ─▶ unmount ─▶ loop devices ─▶ cgroups ─▶ directory
+
+Rule 1: `down` takes away what exists, whoever left it and however far `up` got; it needs no memory but the lab's name.
+Rule 2: one `up` or `down` of a lab at a time: its directory is locked, and who is being started still holds the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agents.command import CommandFailed, Done, run
+from failover.errors import BadInput, FailoverError, Refused, Unreachable
+from failover.lab import cgroups, identity, network, services
+from failover.lab.cgroups import Group
+from failover.lab.host import Host, Machine, detach
+from failover.lab.network import STORE, Switch
+from failover.lab.place import BASE, CLIENT, Place
+
+NETWORK = "10.77"
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LOCK_S = 30.0
+
+
+class Lab:
+    """A lab by its name, whether it is up or not. `hosts` is empty while it is down."""
+
+    def __init__(self, name: str = "lab", base: Path = BASE) -> None:
+        self.place = Place(name, base)
+        self.switch = Switch(self.place.switch)
+        self.hosts: dict[str, Host] = {}
+        if self.place.description.exists():
+            self._know(json.loads(self.place.description.read_text()))
+
+    @property
+    def is_up(self) -> bool:
+        return self.place.ready.exists() and self.switch.exists
+
+    # --- up and down
+
+    def up(
+        self,
+        hosts: int = 3,
+        *,
+        config: Path | None = None,
+        services: Sequence[str] = services.ALL,
+        fs: str = "btrfs",
+        disk: str = "4G",
+        timeout_s: float = 60.0,
+    ) -> None:
+        """Returns when ZooKeeper has a quorum. `config`: a cluster.yaml whose hosts the lab shall have instead of
+        `hosts` hosts without vservers."""
+        text, addresses = _cluster(self.place.name, hosts, config)
+        wanted = _description(addresses, services, fs, disk)
+        with self._locked(make=True) as lock:
+            if self.is_up:
+                raise Refused(f"lab {self.place.name} is up", hint=f"failover lab down --name {self.place.name}")
+            self._clear()
+            self.place.description.write_text(json.dumps(wanted, indent=2))
+            self._know(wanted)
+            self._found(text, addresses)
+            self.switch.make()
+            Group(self.place.group()).make()
+            Group(self.place.group()).delegate()
+            booting = [(host, host.power_on(lock, set())) for host in self.hosts.values()]
+            for host, process in booting:
+                host.booted(process)
+            self.place.ready.touch()
+        if "zookeeper" in services:
+            self.await_store(timeout_s)
+
+    def down(self) -> None:
+        """Take away all that exists of it; harmless when nothing does."""
+        if not self.place.directory.exists() and not self._remains():
+            return
+        with self._locked(make=True):
+            self._clear()
+            shutil.rmtree(self.place.directory)
+        with suppress(OSError):
+            self.place.base.rmdir()
+        self.hosts = {}
+
+    def _clear(self) -> None:
+        """Everything but the empty directory, which bears the lock."""
+        self.place.ready.unlink(missing_ok=True)
+        group = Group(self.place.group())
+        group.kill()
+        group.await_empty()
+        _unmount(self.place.directory)
+        detach(self.place.directory)
+        group.remove()
+        for entry in self.place.directory.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _remains(self) -> bool:
+        group = Group(self.place.group())
+        return any(directory.exists() for directory in (group.unified, *group.others))
+
+    # --- hosts
+
+    def host(self, name: str) -> Host:
+        if not self.hosts:
+            raise Refused(f"lab {self.place.name} is not up", hint="failover lab up")
+        if name not in self.hosts:
+            raise BadInput(f"the lab has no host '{name}'", hint=f"one of {', '.join(self.hosts)}")
+        return self.hosts[name]
+
+    @property
+    def real_hosts(self) -> list[str]:
+        """Without the client."""
+        return [name for name in self.hosts if name != CLIENT]
+
+    def power_off(self, name: str) -> float:
+        """Cut a host's power; returns the moment (CLOCK_MONOTONIC)."""
+        host = self.host(name)
+        if not host.powered:
+            raise Refused(f"{name} has no power already", hint=f"failover lab power-on {name}")
+        return host.power_off(self.switch)
+
+    def power_on(self, name: str) -> None:
+        """Returns when the host has booted; its services are then starting."""
+        host = self.host(name)
+        with self._locked(fcntl.LOCK_SH) as lock:
+            host.booted(host.power_on(lock, self.switch.cuts()))
+
+    def shut_down(self, name: str, timeout_s: float = 30.0) -> None:
+        """In order: its first process is asked to stop, and the power goes when it has."""
+        host = self.host(name)
+        os.kill(host.pid, signal.SIGTERM)
+        with suppress(FailoverError):
+            host.group.await_empty(timeout_s)
+        host.power_off(self.switch)
+
+    def isolate(self, name: str) -> float:
+        """Pull the cable of a host; returns the moment."""
+        self._powered(name)
+        at = time.monotonic()
+        self.switch.set_port(name, up=False)
+        return at
+
+    def join(self, name: str) -> None:
+        """Plug the cable in again, and mend every link of the host."""
+        self._powered(name)
+        for source, target in self.switch.cuts():
+            if name in (source, target):
+                self.mend(source, target)
+        self.switch.set_port(name, up=True)
+
+    def cut(self, source: str, target: str) -> None:
+        """Drop what goes from one end to the other. The ends are hosts; one of them may be "store"."""
+        self.switch.cut(source, target)
+        self._tell_store_cuts(source, target)
+
+    def mend(self, source: str, target: str) -> None:
+        self.switch.mend(source, target)
+        self._tell_store_cuts(source, target)
+
+    def exec(self, name: str, argv: Sequence[str], *, timeout_s: float = 30.0, expect: Sequence[int] = (0,)) -> Done:
+        """Run a program in a host to its end; raises CommandFailed when its exit code is not expected."""
+        return self.host(name).exec(argv, timeout_s=timeout_s, expect=expect)
+
+    def status(self) -> dict[str, object]:
+        ports = self.switch.ports() if self.is_up else {}
+        hosts = {
+            name: {
+                "power": "on" if host.powered else "off",
+                "link": "up" if ports.get(name) else "down",
+                "stalled": host.group.frozen,
+                "addresses": list(host.addresses),
+            }
+            for name, host in self.hosts.items()
+        }
+        cuts = sorted(f"{source} -> {target}" for source, target in self.switch.cuts()) if self.is_up else []
+        return {"name": self.place.name, "up": self.is_up, "hosts": hosts, "cuts": cuts}
+
+    def await_store(self, timeout_s: float) -> None:
+        """Wait until some ZooKeeper server leads a quorum."""
+        deadline = time.monotonic() + timeout_s
+        ask = [sys.executable, "-m", "failover.lab.lab", *self._store_addresses()]
+        while self.exec(CLIENT, ask, expect=(0, 1)).returncode:
+            if time.monotonic() > deadline:
+                log = self.place.host(self.real_hosts[0]) / "log/zookeeper.log"
+                raise Unreachable(f"ZooKeeper has no quorum after {timeout_s:g} s", hint=f"see {log}")
+            time.sleep(0.1)
+
+    # --- details
+
+    def _powered(self, name: str) -> Host:
+        host = self.host(name)
+        if not host.powered:
+            raise Refused(f"{name} has no power", hint=f"failover lab power-on {name}")
+        return host
+
+    def _tell_store_cuts(self, *ends: str) -> None:
+        for name in ends if STORE in ends else ():
+            if name != STORE and self.host(name).powered:
+                rules = network.store_rules(self.switch.cuts(), name)
+                run(self.host(name).command(["nft", "-f", "-"]), timeout_s=10, stdin=rules.encode())
+
+    def _store_addresses(self) -> list[str]:
+        return [self.hosts[name].addresses[0].partition("/")[0] for name in self.real_hosts[: identity.SERVERS]]
+
+    def _know(self, description: dict[str, object]) -> None:
+        machine = Machine(
+            self.place, sys.executable, str(description["disk"]), str(description["fs"]), cgroups.of_this_machine()
+        )
+        addresses: dict[str, list[str]] = description["hosts"]  # type: ignore[assignment]
+        chosen: list[str] = description["services"]  # type: ignore[assignment]
+        self.hosts = {}
+        for number, (name, own) in enumerate(addresses.items()):
+            store = number < identity.SERVERS
+            runs = {} if name == CLIENT else services.of_host(chosen, name, sys.executable, store=store)
+            self.hosts[name] = Host(machine, name, tuple(own), runs)
+
+    def _found(self, text: str, addresses: dict[str, str]) -> None:
+        names = "127.0.0.1 localhost\n" + "".join(f"{address} {host}\n" for host, address in addresses.items())
+        for name, host in self.hosts.items():
+            host.found()
+            etc = host.directory / "system/upper/etc"
+            etc.mkdir()
+            (etc / "hosts").write_text(names)
+            (etc / "hostname").write_text(f"{name}\n")
+        real = {name: self.hosts[name] for name in self.real_hosts}
+        identity.found({name: host.directory / "etc" for name, host in real.items()}, addresses, text, sys.executable)
+        for name, host in real.items():
+            if "zookeeper" in host.runs:
+                identity.prepare_zookeeper(host.directory / "state", addresses, name)
+
+    @contextmanager
+    def _locked(self, kind: int = fcntl.LOCK_EX, *, make: bool = False) -> Iterator[int]:
+        deadline = time.monotonic() + _LOCK_S
+        while (lock := self._lock(kind, make=make)) is None:
+            if time.monotonic() > deadline:
+                raise Refused(f"lab {self.place.name} is being brought up or down", hint="wait until that is done")
+            time.sleep(0.02)
+        try:
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _lock(self, kind: int, *, make: bool) -> int | None:
+        """The open, locked directory; None when another has it, or took it away meanwhile."""
+        try:
+            if make:
+                self.place.directory.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.place.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), self.place.directory.stat()):
+                return lock
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(lock)
+        return None
+
+
+def _cluster(name: str, count: int, config: Path | None) -> tuple[str, dict[str, str]]:
+    """The text of the cluster file, and each host's address."""
+    if config is not None:
+        from failover.config import load
+
+        cluster = load(config)
+        addresses = {host.name: host.address for host in cluster.hosts.values()}
+        text = config.read_text()
+    else:
+        if not 1 <= count <= len(_LETTERS):
+            raise BadInput(f"a lab has 1 to {len(_LETTERS)} hosts, not {count}")
+        letters = enumerate(_LETTERS[:count], start=1)
+        addresses = {f"host{letter}": f"{NETWORK}.0.{number}" for number, letter in letters}
+        text = identity.cluster_text(name, addresses)
+    for host, address in addresses.items():
+        if not address.startswith(f"{NETWORK}."):
+            raise BadInput(f"{host} has the address {address}", hint=f"in a lab it must be in {NETWORK}.0.0/16")
+        if host in (CLIENT, STORE) or len(host) > 15:
+            raise BadInput(
+                f"a host of a lab cannot be called '{host}'", hint="up to 15 letters, not 'client' or 'store'"
+            )
+    return text, addresses
+
+
+def _description(addresses: dict[str, str], chosen: Sequence[str], fs: str, disk: str) -> dict[str, object]:
+    if fs not in ("btrfs", "ext4", "xfs"):
+        raise BadInput(f"'{fs}' is no file system for a lab", hint="btrfs, ext4 or xfs")
+    if not (disk[:-1].isdigit() and disk[-1:] in tuple("MGT")):
+        raise BadInput(f"'{disk}' is no size of a disk", hint="such as 4G")
+    every = {**addresses, CLIENT: f"{NETWORK}.0.250"}
+    both = {host: [f"{address}/16", f"fd77::{address.rpartition('.')[2]}/64"] for host, address in every.items()}
+    return {"hosts": both, "services": list(services.known(chosen)), "fs": fs, "disk": disk}
+
+
+def _unmount(below: Path, timeout_s: float = 10.0) -> None:
+    """Every mount below a directory, the innermost first."""
+    deadline = time.monotonic() + timeout_s
+    while mounts := _mounts(below):
+        for mount in reversed(mounts):
+            with suppress(CommandFailed):
+                run(["umount", mount], timeout_s=30)
+        if time.monotonic() > deadline:
+            raise FailoverError(f"{', '.join(mounts)} cannot be unmounted", hint="a process still uses it")
+
+
+def _mounts(below: Path) -> list[str]:
+    places = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [place for place in places if place.startswith(f"{below}/")]
+
+
+def _leads_or_follows(address: str) -> bool:
+    """Whether a ZooKeeper server belongs to a quorum."""
+    try:
+        with socket.create_connection((address, 2181), timeout=1) as connection:
+            connection.sendall(b"srvr")
+            said = b"".join(iter(lambda: connection.recv(4096), b""))
+    except OSError:
+        return False
+    return b"Mode: " in said
+
+
+if __name__ == "__main__":  # asked from inside the client: has the store at these addresses a quorum?
+    sys.exit(0 if any(_leads_or_follows(address) for address in sys.argv[1:]) else 1)

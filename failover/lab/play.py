@@ -1,0 +1,61 @@
+"""A story's events, played on a lab in real time; what the story expects is not judged here.
+
+events:
+  - at: 2s
+    do: power-off hostA
+  - at: 10s
+    do: [power-on hostA, move v1 hostA]
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from failover.errors import BadInput, FailoverError
+from failover.lab import faults
+from failover.lab.lab import Lab
+
+
+def play(lab: Lab, story: Path, say: Callable[[str], None] = print) -> None:
+    """Every event at its time, one line each. An event that is refused is said and does not end the play."""
+    order = itertools.count()
+    due = [(at_s, next(order), event, None) for at_s, event in events(story)]
+    queue: list[tuple[float, int, str, Callable[[], None] | None]] = list(due)
+    heapq.heapify(queue)
+    began = time.monotonic()
+    while queue:
+        at_s, _, text, ending = heapq.heappop(queue)
+        time.sleep(max(0.0, began + at_s - time.monotonic()))
+        said = ""
+        try:
+            later = ending() if ending else faults.begin(lab, text)
+            if later:
+                end_s = time.monotonic() - began + later.after_s
+                heapq.heappush(queue, (end_s, next(order), later.text, later.do))
+        except FailoverError as error:
+            said = f"  refused: {error}"
+        say(f"{time.monotonic() - began:8.3f} s  {text}{said}")
+
+
+def events(story: Path) -> list[tuple[float, str]]:
+    """(seconds from the start, event), in the order of the file."""
+    try:
+        told = yaml.load(story.read_text(), yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{story} cannot be read: {' '.join(str(error).split())}") from error
+    entries = told.get("events") if isinstance(told, dict) else None
+    if not isinstance(entries, list):
+        raise BadInput(f"{story} has no events", hint="events: [{at: 2s, do: power-off hostA}]")
+    found: list[tuple[float, str]] = []
+    for entry in entries:
+        if not (isinstance(entry, dict) and set(entry) == {"at", "do"}):
+            raise BadInput(f"{story}: '{entry}' is no event", hint="an event has `at:` and `do:`")
+        doing = entry["do"] if isinstance(entry["do"], list) else [entry["do"]]
+        found += [(faults.seconds(str(entry["at"])), str(event)) for event in doing]
+    return found

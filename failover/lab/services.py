@@ -1,0 +1,72 @@
+"""What a lab's host runs, as data: each service's command line and how long it rests before it is started again.
+
+Every command line is started through a gate, so that a fault can hold a service down:
+
+    /run/failover-lab/SERVICE.down     while it exists the service is not started
+    /run/failover-lab/SERVICE.pid      the process, as the host counts
+
+The guard starts the agent itself, through the same gate.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from failover import ensemble
+from failover.errors import BadInput
+from failover.lab.place import CONTROL, ETC, ZOOKEEPER
+
+Runs = dict[str, dict[str, object]]  # service -> its argv and rest_s, as a host's first process reads them
+LEADER_REST_S = 10.0  # after `leader-stop`
+_GATE = 'while [ -e "$0.down" ]; do sleep 0.05; done; echo $$ > "$0.pid"; exec "$@"'
+
+
+@dataclass(frozen=True)
+class Service:
+    """`argv` of the host named and the Python that runs us; `place`: "store", on the hosts with a ZooKeeper server."""
+
+    argv: Callable[[str, str], Sequence[str]]
+    only: str = ""
+    rest_s: float = 1.0
+
+
+def _module(module: str, *words: str) -> Callable[[str, str], Sequence[str]]:
+    return lambda host, python: [python, "-m", module, *(word.format(host=host) for word in words)]
+
+
+def _guard(host: str, python: str) -> Sequence[str]:
+    agent = gate("agent", [python, "-m", "agents.agent", "--host", host])
+    return [python, "-m", "agents.guard", "--host", host, "--agent", shlex.join(agent)]
+
+
+SERVICES = {
+    "sshd": Service(lambda _host, _python: ["/usr/sbin/sshd", "-D", "-e", "-f", f"{ETC}/sshd_config"]),
+    "zookeeper": Service(lambda _host, _python: ensemble.command(ZOOKEEPER), only="store"),
+    "spawner": Service(_module("agents.isolation.spawner")),
+    "guard": Service(_guard),
+    "leader": Service(_module("failover.leader", "--host", "{host}")),
+}
+ALL = tuple(SERVICES)
+HELD = (*ALL, "agent")  # what the faults may stop and hang
+
+
+def gate(service: str, argv: Sequence[str]) -> list[str]:
+    return ["sh", "-c", _GATE, str(CONTROL / service), *argv]
+
+
+def known(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in SERVICES:
+            raise BadInput(f"a lab has no service '{name}'", hint=f"one of {', '.join(SERVICES)}")
+    return tuple(names)
+
+
+def of_host(names: Sequence[str], host: str, python: str, *, store: bool) -> Runs:
+    """The services that one host starts, as its first process reads them."""
+    chosen = {name: SERVICES[name] for name in names if store or SERVICES[name].only != "store"}
+    return {
+        name: {"argv": gate(name, service.argv(host, python)), "rest_s": service.rest_s}
+        for name, service in chosen.items()
+    }
