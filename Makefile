@@ -6,7 +6,7 @@ PYTHON   ?= /usr/bin/python3
 VENV     := .venv
 BIN      := $(VENV)/bin
 PACKAGES := python3-dev python3-venv gcc libcap-dev libseccomp2 zookeeper default-jre-headless rsync openssh-server \
-            openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr
+            openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr postgresql-client
 
 .PHONY: setup demo test bench clean
 .DEFAULT_GOAL := help
@@ -28,7 +28,7 @@ $(VENV)/ready: pyproject.toml Makefile
 	@touch $@
 
 demo: setup
-	@$(BIN)/python -m failover lab demo
+	@$(BIN)/python -m failover demo
 
 test: setup
 	@$(BIN)/python -m pytest
