@@ -37,27 +37,28 @@ def some_duration(text: str) -> float:
     return seconds
 
 
-def size(text: str) -> int:
-    """Bytes: `512M`, `4G`."""
+def size(text: str, per: str = "") -> int:
+    """Bytes: `512M`, `4G`. `per` is what follows it in a rate, for the messages."""
     number, unit = _split(text, "size", "one number and one of K, M, G, T, as in 512M")
+    written = quoted(text + per)
     if not unit:
-        raise Misread(f"{quoted(text)} has no unit", f"did you mean {text}M?")
+        raise Misread(f"{written} has no unit", f"did you mean {text}M{per}?")
     if unit not in _BYTES:
         letter = unit[0].upper()
-        guess = f"did you mean {number}{letter}?" if letter in _BYTES else "the units are K, M, G and T"
-        raise Misread(f"{quoted(text)} has an unknown unit", guess)
+        guess = f"did you mean {number}{letter}{per}?" if letter in _BYTES else "the units are K, M, G and T"
+        raise Misread(f"{written} has an unknown unit", guess)
     count = int(float(number) * _BYTES[unit])
     if not 0 < count < 2**63:
-        raise Misread(f"{quoted(text)} is {'nothing at all' if not count else 'more than any machine has'}")
+        raise Misread(f"{written} is {'nothing at all' if not count else 'more than any machine has'}")
     return count
 
 
 def rate(text: str) -> int:
     """Bytes per second: `20M/s`."""
-    amount, slash, per = text.partition("/")
-    if per != "s" or not slash:
+    amount, slash, time = text.partition("/")
+    if slash + time != "/s":
         raise Misread(f"{quoted(text)} is not a rate", "write an amount per second, as in 20M/s")
-    return size(amount)
+    return size(amount, "/s")
 
 
 def _split(text: str, what: str, how: str) -> tuple[str, str]:
