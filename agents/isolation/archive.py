@@ -22,8 +22,9 @@ from failover.errors import BadInput, FailoverError, Unsafe
 _WHOLE = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
 
 # One line of `tar --list --verbose`, blanks in names quoted: kind and mode, owner, size or device, date, time, name.
+_NAME = r"(?:\\.|[^\s\\])+"
 _LINE = re.compile(
-    r"(?P<kind>\S)\S+ \S+ +(?P<size>\S+) \S+ \S+ (?P<name>\S+)(?: -> (?P<symlink>\S+)| link to (?P<link>\S+))?"
+    rf"\S+ \S+ +(?P<size>\S+) \S+ \S+ (?P<name>{_NAME})(?: -> (?P<symlink>{_NAME})| link to (?P<link>{_NAME}))?"
 )
 
 

@@ -138,14 +138,16 @@ def _debootstrap(suite: str, packages: Sequence[str], wanted: Sequence[Source], 
 def explained(failed: CommandFailed, suite: str) -> FailoverError:
     """What the tools print, in an operator's words."""
     said = failed.stderr
-    if re.search(r"does not have a Release file|No such script|Failed getting release file", said):
+    if re.search(r"does not have a Release file|No such script", said):
         return BadInput(f"the archive has no suite {suite!r}", hint="bookworm and trixie are suites of Debian")
     unknown = re.search(r"(?:Unable to locate package|Couldn't find these debs:|package name) (\S+)", said)
     if unknown:
         return BadInput(f"{suite} has no package {unknown[1]!r}", hint="`apt-cache search WORD` finds names")
     if re.search(r"NO_PUBKEY|not signed|signature|Release signed by unknown key", said):
         return Denied(f"the archive of {suite} is not signed by a key that this host trusts: {said}")
-    if re.search(r"Could not (resolve|connect)|Temporary failure|Unable to connect|unreachable|imed out", said):
+    if re.search(
+        r"Could not (resolve|connect)|Temporary failure|Unable to connect|unreachable|imed out|Failed getting", said
+    ):
         return Unreachable(
             f"no archive for {suite} can be reached: {_reason(said)}",
             hint="does `apt-get update` work on this host? A tree that is in the cache needs no network",
@@ -154,5 +156,7 @@ def explained(failed: CommandFailed, suite: str) -> FailoverError:
 
 
 def _reason(said: str) -> str:
-    found = re.search(r"Could not (?:resolve|connect)[^|(]*|Temporary failure[^|]*|Unable to connect[^|]*", said)
+    found = re.search(
+        r"(?:Could not (?:resolve|connect)|Temporary failure|Unable to connect|Failed getting)[^|(]*", said
+    )
     return found[0].strip() if found else said.split(" | ")[0]
