@@ -10,8 +10,9 @@ Rule 1: nobody needs to be awake for the fence to close: the kernel lets each el
 Rule 2: a change is one transaction: the fence is never open for a moment because it is laid anew.
 Rule 3: the text is pure; `apply` alone touches the kernel.
 
-An element's time is rounded down by `ROUND_MS`, one tick of the coarsest kernel, so the fence is never late. The kernel
-counts it on a clock that stands still while the machine sleeps; the guard closes the fence when it wakes.
+An element's time runs from when the kernel has it, in ticks of up to 10 ms; so it is shortened by `SLACK_S`, and a
+change that took longer must be made again. The kernel counts on a clock that stands still while the machine sleeps; the
+guard closes the fence when it wakes.
 A vserver that may send raw frames under a foreign MAC (CAP_NET_RAW, CAP_NET_ADMIN) can pass the fence of a device, not
 that of a bridge; frozen, it sends nothing.
 """
@@ -25,7 +26,7 @@ from failover.model import Network
 
 PREFIX = "02:fa:10:"  # of every vserver's MAC address: locally administered
 PORTS = "vs"  # of every vserver's port on a bridge
-ROUND_MS = 10
+SLACK_S = 0.1
 
 _TABLE = "failover"
 _SET = "held"
@@ -66,6 +67,8 @@ def removed(network: Network) -> str:
 
 def apply(text: str, *, timeout_s: float = 1.0) -> None:
     """One transaction: all of it or, with CommandFailed, nothing."""
+    if not text.strip():
+        return
     run(["nft", "-f", "-"], stdin=text.encode(), timeout_s=timeout_s)
 
 
@@ -86,8 +89,8 @@ def _from_vserver(network: Network) -> str:
 
 
 def _lasting(held: Mapping[str, float]) -> dict[str, int]:
-    """Milliseconds, without what has no time left."""
-    times = {address: int(left_s * 1000) - ROUND_MS for address, left_s in sorted(held.items())}
+    """In milliseconds, without what has no time left."""
+    times = {address: int((left_s - SLACK_S) * 1000) for address, left_s in sorted(held.items())}
     return {address: time_ms for address, time_ms in times.items() if time_ms > 0}
 
 

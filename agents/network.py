@@ -105,7 +105,7 @@ def up(name: str, *, run: Path = RUN) -> None:
     with _telling(name), _routing(netns) as route:
         index = _index(route, LINK)
         assert index is not None
-        route.link("set", index=index, state="up")
+        _raise(route, index, name)
         _address(route, index, record)  # a link that goes down loses its IPv6 addresses
         if record.gateway:
             family = socket.AF_INET6 if ":" in record.gateway else socket.AF_INET
@@ -146,7 +146,7 @@ def remove(name: str, *, run: Path = RUN) -> None:
         if _mounted(netns):
             with _routing(netns) as route:
                 _delete(route, LINK)
-            syscalls.unmount(str(netns))
+            syscalls.umount(netns, syscalls.MNT_DETACH)
         with IPRoute() as host:
             _delete(host, port_of(name))
     (netns.parent / "network.json").unlink(missing_ok=True)
@@ -244,20 +244,11 @@ def _make_netns(netns: Path) -> None:
         # What eth0 will inherit. Addresses are those of cluster.yaml only; rule 5 also for the link-local one.
         for key in ("accept_dad", "autoconf"):
             _set(_SYSCTL / "default" / key, 0)
-        _bind(Path("/proc/thread-self/ns/net"), netns)
+        syscalls.mount("/proc/thread-self/ns/net", netns, None, syscalls.MS_BIND)
 
     _aside(body)
     with _routing(netns) as route:
         route.link("set", index=1, state="up")
-
-
-def _bind(source: Path, target: Path) -> None:
-    with _opened(source) as there, _opened(target) as here:
-        mount = syscalls.open_tree(there, "")
-        try:
-            syscalls.attach(mount, here, path=str(target))
-        finally:
-            os.close(mount)
 
 
 @contextmanager
@@ -303,23 +294,14 @@ def _carrier(host: IPRoute, name: str, network: Network) -> int:
 def _make_link(host: IPRoute, carrier: int, name: str, network: Network, netns: Path) -> None:
     with _opened(netns) as number:
         if network.device:
-            _make_macvlan(host, carrier, name, network.device, number)
+            _make_macvlan(host, carrier, name, number)
         else:
             _make_port(host, carrier, name, number)
 
 
-def _make_macvlan(host: IPRoute, carrier: int, name: str, device: str, netns: int) -> None:
-    mac = mac_of(name)
-    made = {"kind": "macvlan", "ifname": LINK, "address": mac, "net_ns_fd": netns}
-    try:
-        host.link("add", **made, link=carrier, macvlan_mode="bridge")
-    except NetlinkError as error:
-        if error.code != errno.EADDRINUSE:
-            raise
-        raise Refused(
-            f"{name}: its MAC address {mac} is in use on {device}",
-            hint="kill what still runs of it here; if nothing does, its name and another's have the same hash",
-        ) from error
+def _make_macvlan(host: IPRoute, carrier: int, name: str, netns: int) -> None:
+    made = {"kind": "macvlan", "ifname": LINK, "address": mac_of(name), "net_ns_fd": netns}
+    host.link("add", **made, link=carrier, macvlan_mode="bridge")
 
 
 def _make_port(host: IPRoute, bridge: int, name: str, netns: int) -> None:
@@ -334,6 +316,18 @@ def _add_addresses(netns: Path, record: _Record) -> None:
         index = _index(route, LINK)
         assert index is not None
         _address(route, index, record)
+
+
+def _raise(route: IPRoute, index: int, name: str) -> None:
+    try:
+        route.link("set", index=index, state="up")
+    except NetlinkError as error:
+        if error.code != errno.EADDRINUSE:
+            raise
+        raise Refused(
+            f"{name}: its MAC address {mac_of(name)} is up on this host already",
+            hint="kill what still runs of it here; if nothing does, its name and another's have the same hash",
+        ) from error
 
 
 def _address(route: IPRoute, index: int, record: _Record) -> None:

@@ -1,0 +1,307 @@
+"""The guard of one host: what may run ends when its lease ends, whatever has become of the agent.
+
+    agent ── word (agents/lease.py) ──▶ guard ── fence: an element with the time left; the kernel ends it ──▶ answer
+                                          ├── just before an end: cgroup frozen, fence closed
+                                          ├── a word after the end: fence opened, cgroup thawed
+                                          └── the agent: started, adopted, started again when it dies or is silent
+
+Rule 1: a vserver that was ever named is frozen at the end that the last word naming it gave, and stays frozen until
+        another word names it. Nothing else moves an end: no silence, no error, no other vserver's word.
+Rule 2: a word counts when the fence has it and the state is written; else it is refused and the old ends stand.
+Rule 3: all that it must know is in guard.json; killed at any moment, the next one freezes first what is overdue.
+Rule 4: told to end (SIGTERM) it ends the agent and leaves the vservers, the state and the fence as they are.
+Rule 5: it thaws only at a word, and kills no vserver: that is the agent's.
+Rule 6: only the standard library and a few small files of ours: what breaks the agent's libraries does not break this.
+Rule 7: no other program and no cgroup holds up an end: all are frozen before one is waited for, and nft ends in time.
+
+What it does not promise: a process in an uninterruptible call is frozen when that call ends; the fence holds meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import json
+import logging
+import os
+import select
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agents import fence
+from agents.isolation import cgroup
+from agents.lease import SOCKET, Word, answer, decode
+from agents.supervisor import Supervisor, replace_file
+from failover.errors import FailoverError, Refused
+from failover.model import Network
+
+LEAD_S = 0.02  # freezing begins so long before the end
+LONGEST_S = 60.0  # a word for longer is an error: no lease is as long
+FENCE_S = 0.5  # at most, for one change of the fence
+LOOK_AGAIN_S = 0.05  # a start that was under way at the end may appear after it
+CONFIRM_S = 0.01  # for the kernel's word that one is frozen; without it, later again
+FORGET_S = 60.0  # after the end, when nothing runs any more
+TURN_S = 0.25  # at most, between two turns
+
+log = logging.getLogger("failover.guard")
+
+
+def boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True)
+class End:
+    """Until when one vserver may run, boot time, and the MAC address that the fence knows it by."""
+
+    until: float
+    mac: str
+
+    def due(self, now: float) -> bool:
+        return now >= self.until - LEAD_S
+
+
+class Keeper:
+    """The ends, and what is done at them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "guard.json"
+        self._network: Network | None = None
+        self._ends: dict[str, End] = {}
+        self._kept: Word | None = None  # the last one that counted
+        self._laid: set[str] | None = None  # named when the fence was last laid as a whole
+        self._closed: set[str] = set()  # of those whose end has passed
+        self._trouble = ""
+        self._load()
+
+    def obey(self, word: Word) -> None:
+        """Raises FailoverError when the word cannot be kept; then nothing has changed."""
+        now, until = boot_time(), word.until
+        if until is None or word == self._kept:
+            return
+        if until - LEAD_S <= now:
+            raise Refused("the word came after the end that it gives")
+        if until > now + LONGEST_S:
+            raise Refused(f"no lease is longer than {LONGEST_S:g} s")
+        ends = self._ends | {name: End(until, mac) for name, mac in word.vservers.items()}
+        try:
+            self._open(word, ends)
+            for name in word.vservers:
+                if name in self._ends and self._ends[name].due(now):
+                    self._thaw(name)
+            self._save(word.network, ends)  # after the thaw: killed in between, the next guard freezes again
+        except OSError as error:
+            raise FailoverError(f"the word cannot be kept: {error}") from error
+        self._kept, self._network, self._ends = word, word.network, ends
+        self._closed -= word.vservers.keys()
+
+    def enforce(self) -> None:
+        """Freeze what is due, all of it before anything is waited for; then close the fence and forget what is gone."""
+        now = boot_time()
+        due = [name for name, end in self._ends.items() if end.due(now)]
+        running = [name for name in due if self._begin_freeze(name)]
+        frozen = [name for name in running if self._frozen(name)]
+        if frozen:
+            log.warning("frozen at the end of the lease: %s", ", ".join(sorted(frozen)))
+        self._close(set(due) - self._closed)
+        self._forget([name for name in due if self._ends[name].until + FORGET_S < now])
+
+    def wait_s(self) -> float:
+        """Until `enforce` has something to do."""
+        now = boot_time()
+        waits = [LOOK_AGAIN_S if end.due(now) else end.until - LEAD_S - now for end in self._ends.values()]
+        return min(waits, default=TURN_S)
+
+    def _open(self, word: Word, ends: Mapping[str, End]) -> None:
+        """The fence opened for those named; laid as a whole when others are named, or when it is not as it was.
+
+        The time of an element runs from when the kernel has it: a change that took too long is made once more.
+        """
+        whole = word.network != self._network or set(word.vservers) != self._laid
+        for _ in range(2):
+            now = boot_time()
+            times = {end.mac: end.until - now for name, end in ends.items() if whole or name in word.vservers}
+            if whole:
+                self._apply(fence.laid(word.network, times, before=self._network))
+                self._laid = set(word.vservers)
+            elif not self._refresh(word.network, times):
+                whole = True
+                continue
+            if boot_time() - now <= fence.SLACK_S:
+                return
+        raise Refused(f"the fence could not be changed within {fence.SLACK_S:g} s")
+
+    def _refresh(self, network: Network, times: Mapping[str, float]) -> bool:
+        try:
+            self._apply(fence.refreshed(network, times))
+        except FailoverError as error:
+            log.warning("the fence is laid anew: %s", error)
+            return False
+        return True
+
+    def _close(self, names: set[str]) -> None:
+        """At once, for the case that the elements outlive the end: the machine slept."""
+        if self._network is None or not names:
+            return
+        self._closed |= names
+        try:
+            self._apply(fence.closed(self._network, {self._ends[name].mac for name in names}))
+        except FailoverError as error:
+            log.error("the fence is left to lapse by itself: %s", error)
+
+    def _apply(self, change: str) -> None:
+        """Never past the next end."""
+        now = boot_time()
+        left_s = [end.until - LEAD_S - now for end in self._ends.values() if not end.due(now)]
+        fence.apply(change, timeout_s=min([FENCE_S, *left_s]))
+
+    def _forget(self, names: list[str]) -> None:
+        for name in names:
+            with self._reporting(name):
+                if not cgroup.populated(cgroup.of(name)):
+                    del self._ends[name]
+                    self._closed.discard(name)
+
+    def _begin_freeze(self, name: str) -> bool:
+        """Whether there was something to freeze."""
+        with self._reporting(name):
+            group = cgroup.of(name)
+            if group.exists() and not cgroup.frozen(group):
+                with suppress(TimeoutError):
+                    cgroup.freeze(group, timeout_s=0)
+                return True
+        return False
+
+    def _frozen(self, name: str) -> bool:
+        with self._reporting(name):
+            cgroup.freeze(cgroup.of(name), timeout_s=CONFIRM_S)
+            return True
+        return False
+
+    def _thaw(self, name: str) -> None:
+        group = cgroup.of(name)
+        if group.exists():
+            with suppress(TimeoutError):
+                cgroup.thaw(group, timeout_s=CONFIRM_S)
+            log.info("thawed: %s", name)
+
+    @contextmanager
+    def _reporting(self, name: str) -> Iterator[None]:
+        """One that cannot be frozen does not keep the others from it; it is tried again soon, and reported once."""
+        try:
+            yield
+        except OSError as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                log.error("%s is not frozen yet: %s", name, error)
+
+    def _save(self, network: Network, ends: Mapping[str, End]) -> None:
+        state = {"network": asdict(network), "ends": {name: asdict(end) for name, end in ends.items()}}
+        replace_file(self._file, json.dumps(state))
+
+    def _load(self) -> None:
+        try:
+            state = json.loads(self._file.read_text())
+            ends = {name: End(**end) for name, end in state["ends"].items()}
+            self._network = Network(**state["network"])
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            log.error("%s cannot be read, so only what is named again is guarded: %s", self._file, error)
+            return
+        now = boot_time()  # an end beyond reason is from another boot, and past
+        self._ends = {n: e if e.until <= now + LONGEST_S else End(now, e.mac) for n, e in ends.items()}
+
+
+def serve(directory: Path, supervisor: Supervisor, keeper: Keeper) -> None:
+    """Turn after turn until the supervisor is done; every turn, and every word, begins with what is due."""
+    ours = _listen(directory / SOCKET.name)
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: stopping.append(received))
+    while not (stopping and supervisor.done):
+        keeper.enforce()
+        while (heard := _receive(ours)) is not None:
+            keeper.enforce()
+            supervisor.heard()
+            _reply(ours, heard, keeper)
+        if stopping:
+            supervisor.stop()
+        supervisor.tend()  # after the words: they may have waited while this process did not run
+        poll = select.poll()
+        poll.register(ours, select.POLLIN)
+        if supervisor.pidfd is not None:
+            poll.register(supervisor.pidfd, select.POLLIN)
+        poll.poll(1000 * max(0.0, min(TURN_S, keeper.wait_s(), supervisor.wait_s())))
+
+
+def _receive(ours: socket.socket) -> tuple[bytes, str] | None:
+    with suppress(BlockingIOError):
+        return ours.recvfrom(1 << 18)
+    return None
+
+
+def _reply(ours: socket.socket, heard: tuple[bytes, str], keeper: Keeper) -> None:
+    data, sender = heard
+    try:
+        keeper.obey(decode(data))
+        said = answer()
+    except FailoverError as error:
+        log.warning("a word is refused: %s", error)
+        said = answer(refused=str(error))
+    if sender:
+        with suppress(OSError):  # it did not wait so long
+            ours.sendto(said, sender)
+
+
+def _listen(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    ours.bind(str(path))
+    return ours
+
+
+def _harden() -> None:
+    """Ahead of what the vservers do, and without pauses of our own; children run as usual."""
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="failover-guard", description="end what runs here when its lease ends")
+    parser.add_argument("--agent", default="", help="the agent's command line, which is started and kept running")
+    parser.add_argument("--agent-silence", type=float, default=5.0, metavar="SECONDS", help="then it is killed (5)")
+    parser.add_argument("--directory", type=Path, default=SOCKET.parent, help="socket and state (%(default)s)")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (options.directory / "guard.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another guard is at work in {options.directory}", file=sys.stderr)
+        return Refused.exit_code
+    except OSError as error:
+        print(f"{options.directory} cannot be used: {error}: run failover-guard as root", file=sys.stderr)
+        return FailoverError.exit_code
+    _harden()
+    keeper = Keeper(options.directory)
+    keeper.enforce()
+    serve(options.directory, Supervisor(shlex.split(options.agent), options.agent_silence, options.directory), keeper)
+    lock.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
