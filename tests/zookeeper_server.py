@@ -1,4 +1,5 @@
-"""A real ZooKeeper for the tests: one server or an ensemble, on free ports of 127.0.0.1, in a directory of its own.
+"""A real ZooKeeper for the tests: one server or an ensemble, on free ports of 127.0.0.1, in a directory of its own; and
+a cable to it that can be pulled.
 
 Every server is a child of the test process, is ended by its pid, and dies with us even if we are killed.
 """
@@ -6,18 +7,15 @@ Every server is a child of the test process, is ended by its pid, and dies with 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 from failover import ensemble
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 def free_ports(count: int) -> list[int]:
@@ -47,13 +45,10 @@ class ZooKeeperServers:
         """Start these servers, or all; return when each that runs serves clients."""
         for number in numbers or tuple(self._directories):
             directory = self._directories[number]
+            argv = ["setpriv", "--pdeathsig", "KILL", *ensemble.command(directory)]
             with (directory / "log").open("ab") as log:
                 self._processes[number] = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", *ensemble.command(directory)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=directory,
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
                 )
         self.wait()
 
@@ -92,3 +87,62 @@ class ZooKeeperServers:
                 return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
         except OSError:
             return ""
+
+
+class Cable:
+    """A way to one server. Pulled, it swallows everything and says nothing, like a real one."""
+
+    def __init__(self, server: str) -> None:
+        host, _, port = server.rpartition(":")
+        self._server = (host, int(port))
+        self._plugged = threading.Event()
+        self._plugged.set()
+        self._ends: list[socket.socket] = []
+        self._entry = socket.create_server(("127.0.0.1", 0))
+        self.client = f"127.0.0.1:{self._entry.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def pull(self) -> None:
+        self._plugged.clear()
+
+    def plug(self) -> None:
+        """What was under way is lost."""
+        self._hang_up()
+        self._plugged.set()
+
+    def close(self) -> None:
+        self._entry.close()
+        self._hang_up()
+        self._plugged.set()
+
+    def _hang_up(self) -> None:
+        while self._ends:
+            end = self._ends.pop()
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._entry.accept()
+                self._plugged.wait()
+                far = socket.create_connection(self._server, timeout=5)
+            except OSError:
+                if self._entry.fileno() < 0:
+                    return
+                near.close()
+                continue
+            far.settimeout(None)
+            self._ends += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._plugged.wait()
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

@@ -40,6 +40,7 @@ from kazoo.security import make_digest_acl
 
 from failover.errors import BadInput, Denied, FailoverError, Unreachable
 from failover.records import Node
+from failover.writes import Check, Create, Delete, Set, Write
 
 _kazoo_log = logging.getLogger("failover.zookeeper.kazoo")
 _kazoo_log.setLevel(logging.ERROR)  # it repeats itself at every attempt; the store says each change once
@@ -58,39 +59,6 @@ class Link(Enum):
 class Session:
     number: int
     password: bytes = field(repr=False)
-
-
-# --- one write; several make a transaction ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Create:
-    path: str
-    data: bytes = b""
-    ephemeral: bool = False
-    sequence: bool = False
-
-
-@dataclass(frozen=True)
-class Set:
-    path: str
-    data: bytes
-    version: int = -1
-
-
-@dataclass(frozen=True)
-class Delete:
-    path: str
-    version: int = -1
-
-
-@dataclass(frozen=True)
-class Check:
-    path: str
-    version: int
-
-
-Write = Create | Set | Delete | Check
 
 
 class Client:
@@ -177,25 +145,25 @@ class Client:
 
     # writing
 
-    def write(self, *writes: Write) -> tuple[float, ...] | None:
-        """All of it or nothing. None when something was not as the writes expected it, else the times of the sets on
-        the store's clock. Raises Unreachable when there is no answer: then nobody knows yet whether it was done."""
+    def write(self, root: str, *writes: Write) -> tuple[float, ...] | None:
+        """All of it or nothing, below `root`. The times of the sets on the store's clock; None when something was not
+        as the writes expected it. Raises Unreachable when there is no answer: nobody knows yet whether it was done."""
         transaction = self._kazoo.transaction()
         for one in writes:
             match one:
                 case Create(path, data, ephemeral, sequence):
-                    transaction.create(path, data, ephemeral=ephemeral, sequence=sequence)
+                    transaction.create(f"{root}/{path}", data, ephemeral=ephemeral, sequence=sequence)
                 case Set(path, data, version):
-                    transaction.set_data(path, data, version)
+                    transaction.set_data(f"{root}/{path}", data, version)
                 case Delete(path, version):
-                    transaction.delete(path, version)
+                    transaction.delete(f"{root}/{path}", version)
                 case Check(path, version):
-                    transaction.check(path, version)
-        results = self._answer(transaction.commit_async(), f"writing {writes[0].path}") or []
+                    transaction.check(f"{root}/{path}", version)
+        results = self._answer(transaction.commit_async(), f"writing {root}/{writes[0].path}") or []
         failures = [result for result in results if isinstance(result, Exception)]
         for failure in failures:
             if not isinstance(failure, (*_CONFLICTS, RolledBackError, RuntimeInconsistency)):
-                raise self._error(failure, f"writing {writes[0].path}")
+                raise self._error(failure, f"writing {root}/{writes[0].path}")
         if failures or not results:
             return None
         return tuple(result.mtime / 1000 for result in results if isinstance(result, ZnodeStat))

@@ -8,8 +8,7 @@ Rule 1: only an acknowledged write proves that the session lives; kazoo's pings 
         leader goes on answering them.
 Rule 2: after every connection the lease is written first and the mirror read after it, on the same connection, so the
         mirror is no older than the lease. That holds for a new session, a reconnection and a restarted process alike.
-Rule 3: `alive/H` is only ever made together with a new version of `leases/H`.
-Rule 4: an assignment's znode has been written once per epoch: its version is its epoch - 1.
+What is written, and what each transaction checks, stands in failover/writes.py.
 """
 
 from __future__ import annotations
@@ -24,14 +23,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from failover import records, wire
+from failover import records, wire, writes
 from failover.errors import BadInput, FailoverError, Refused, Unreachable, Unsafe
 from failover.model import Cluster, Event, Hold, HostIntent, Report, Told, View, VserverIntent
 from failover.records import HISTORY_MAX, LAYOUT, Node, Role
-from failover.store import Change
+from failover.store import Change, Store
 from failover.timing import PROFILES, Timing
+from failover.writes import Check, Create, Delete, Set
 from failover.zookeeper import session as session_file
-from failover.zookeeper.client import Check, Client, Create, Delete, Link, Set, Write
+from failover.zookeeper.client import Client, Link
 from failover.zookeeper.mirror import Mirror
 
 ROOT = "/failover"
@@ -50,7 +50,7 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class ZooKeeperStore:
+class ZooKeeperStore(Store):
     """See failover/store.py. Built without waiting; it connects by itself and lives through anything."""
 
     def __init__(
@@ -76,7 +76,6 @@ class ZooKeeperStore:
         self._link = 0  # counts the changes of the link: what was begun under another one is void
         self._sessions = 0  # counts the sessions that are over
         self._ahead_s: float | None = None  # the store's clock, less our monotonic one
-        self._lease_record = b""
         self._lease_version: int | None = None  # what the next renewal will find; None: not known
         self._renewed_at: float | None = None
         self._waiting_since: float | None = None  # the oldest renewal that has no answer
@@ -229,7 +228,7 @@ class ZooKeeperStore:
             self._client.make(self._path(f"reports/{self._host}"))
 
     def _claim(self, link: int) -> None:
-        """Write the lease record, and make `alive` with it if this session has none (rules 2 and 3)."""
+        """Write the lease record, and make `alive` with it if this session has none (rule 2)."""
         with self._lock:
             self._lease_version = None  # no renewal comes in between
         session = self._client.session
@@ -243,13 +242,11 @@ class ZooKeeperStore:
             found = self._client.facts((alive, lease))
             holder = found[alive]
         before = found[lease]
-        data = self._lease_record = wire.encode(wire.LeaseRecord(session.number))
-        writes: list[Write] = [Set(lease, data, before.version) if before else Create(lease, data)]
-        if holder is None or holder.session != session.number:
-            writes += [Delete(alive)] if holder else []
-            writes += [Create(alive, ephemeral=True)]
+        claim = writes.claim(
+            self._host or "", session.number, before.version if before else None, holder.session if holder else None
+        )
         sent_at = self._clock()
-        written = self._client.write(*writes)
+        written = self._client.write(self._root, *claim)
         if written is None:
             raise Refused(f"the lease of {self._host} was changed by somebody else meanwhile")
         if self._session_path:
@@ -314,7 +311,7 @@ class ZooKeeperStore:
         if len(data) > RECORD_MAX:
             raise BadInput(f"cluster.yaml is too large for ZooKeeper ({len(data)} bytes, {RECORD_MAX} are the limit)")
         self._secure()
-        self._client.write(Set(self._path("cluster"), data))
+        self._client.write(self._root, Set("cluster", data))
 
     def cluster_text(self) -> str:
         self._need()
@@ -335,7 +332,8 @@ class ZooKeeperStore:
             found = self._client.read((path,))[path]
             wish = change(wire.decode(kind, found.data, where=relative) if found else kind())
             data = wire.encode(wish)
-            if self._client.write(Set(path, data, found.version) if found else Create(path, data)) is not None:
+            write = Set(relative, data, found.version) if found else Create(relative, data)
+            if self._client.write(self._root, write) is not None:
                 return wish
         raise Refused(f"{relative} is being changed by others all the time", hint="try again")
 
@@ -360,8 +358,10 @@ class ZooKeeperStore:
             if self._waiting_since is None:
                 self._waiting_since = now
             version, self._lease_version = self._lease_version, self._lease_version + 1
+            session = self._client.session
+            record = wire.encode(wire.LeaseRecord(session.number if session else 0))
             answered = partial(self._renewed, now, self._link)
-            self._client.begin(self._path(f"leases/{self._host}"), self._lease_record, version, answered)
+            self._client.begin(self._path(f"leases/{self._host}"), record, version, answered)
 
     def _renewed(self, sent_at: float, link: int, at: float | None, conflict: bool) -> None:
         with self._lock:
@@ -438,8 +438,7 @@ class ZooKeeperStore:
             return None
         if now is not None:
             return before.version  # ours since an attempt whose answer was lost: nobody can have stood after it
-        name = wire.encode(wire.Holder(self._host or socket.gethostname()))
-        written = self._client.write(Create(holder, name, ephemeral=True), Set(epoch, b"", before.version))
+        written = self._client.write(self._root, *writes.stand(self._host or socket.gethostname(), before.version))
         if written is None:
             return None
         self._saw(written[0])
@@ -452,17 +451,7 @@ class ZooKeeperStore:
         epoch = self._epoch
         if epoch is None:
             return False
-        writes: list[Write] = [Check(self._path("leader/epoch"), epoch)]
-        for word in change.assignments:
-            path, data = self._path(f"assignments/{word.vserver}"), wire.encode(word)
-            writes.append(Create(path, data) if word.epoch == 1 else Set(path, data, word.epoch - 2))
-        writes += [Delete(self._path(f"assignments/{vserver}"), last - 1) for vserver, last in change.forget]
-        for host, version in change.leases:
-            # A transaction has no "does not exist"; but creating what exists fails, and with it all the rest.
-            alive = self._path(f"alive/{host}")
-            writes += [Check(self._path(f"leases/{host}"), version), Create(alive), Delete(alive)]
-        writes += [Create(self._path("history/n"), wire.encode(event), sequence=True) for event in change.events]
-        written = self._client.write(*writes)
+        written = self._client.write(self._root, *writes.commit(change, epoch))
         if written is None:
             self._read = False  # something was not as our mirror has it
             self._todo.put(_READ_ALL)
@@ -480,15 +469,14 @@ class ZooKeeperStore:
         shown = self._mirror.get("holds")
         if self._epoch is None or (shown is not None and shown.data == data):
             return
-        path = self._path("holds")
-        if self._client.write(Check(self._path("leader/epoch"), self._epoch), Set(path, data)) is not None:
+        if self._client.write(self._root, Check("leader/epoch", self._epoch), Set("holds", data)) is not None:
             self._mirror.read_again(("holds",))
 
     def _prune(self) -> None:
         """Outside the transaction: a history that is a little too long for a moment harms nobody."""
         directory = self._path("history")
         for name in sorted(self._client.names((directory,))[directory])[:-HISTORY_MAX]:
-            self._client.write(Delete(f"{directory}/{name}"))
+            self._client.write(self._root, Delete(f"history/{name}"))
 
     def probe(self) -> None:
         """Raises Denied when our credentials are not those of the cluster."""

@@ -1,0 +1,76 @@
+"""Writes to znodes as data; several of them make a transaction, all of it or nothing. Paths are relative to
+/failover/NAME. Both stores perform the same writes, so what a commit checks stands here once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from failover import wire
+from failover.store import Change
+
+
+@dataclass(frozen=True)
+class Create:
+    path: str
+    data: bytes = b""
+    ephemeral: bool = False
+    sequence: bool = False
+
+
+@dataclass(frozen=True)
+class Set:
+    path: str
+    data: bytes
+    version: int = -1  # whatever it is
+
+
+@dataclass(frozen=True)
+class Delete:
+    path: str
+    version: int = -1
+
+
+@dataclass(frozen=True)
+class Check:
+    path: str
+    version: int
+
+
+Write = Create | Set | Delete | Check
+
+
+def commit(change: Change, epoch: int) -> tuple[Write, ...]:
+    """One decision of the leader of this epoch.
+
+    An assignment's znode is written once per epoch and by nothing else, so its version is its epoch - 1.
+    """
+    writes: list[Write] = [Check("leader/epoch", epoch)]
+    for word in change.assignments:
+        path, data = f"assignments/{word.vserver}", wire.encode(word)
+        writes.append(Create(path, data) if word.epoch == 1 else Set(path, data, word.epoch - 2))
+    writes += [Delete(f"assignments/{vserver}", last - 1) for vserver, last in change.forget]
+    for host, version in change.leases:
+        # A transaction has no "does not exist"; but creating what exists fails, and with it all the rest.
+        alive = f"alive/{host}"
+        writes += [Check(f"leases/{host}", version), Create(alive), Delete(alive)]
+    writes += [Create("history/n", wire.encode(event), sequence=True) for event in change.events]
+    return tuple(writes)
+
+
+def claim(host: str, session: int, lease_version: int | None, holder: int | None) -> tuple[Write, ...]:
+    """An agent's lease in a new connection. `lease_version`: None if there is no record; `holder`: the session whose
+    `alive` is there. `alive` is only ever made together with a new version of the lease."""
+    path, data, alive = f"leases/{host}", wire.encode(wire.LeaseRecord(session)), f"alive/{host}"
+    lease: Write = Create(path, data) if lease_version is None else Set(path, data, lease_version)
+    if holder == session:
+        return (lease,)
+    stale = () if holder is None else (Delete(alive),)
+    return (lease, *stale, Create(alive, ephemeral=True))
+
+
+def stand(name: str, epoch: int) -> tuple[Write, ...]:
+    """To become the leader: the epoch goes up together with the new holder."""
+    return (
+        Create("leader/holder", wire.encode(wire.Holder(name)), ephemeral=True),
+        Set("leader/epoch", b"", epoch),
+    )

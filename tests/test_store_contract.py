@@ -1,0 +1,476 @@
+"""What failover/store.py promises, kept by the store in memory and by a real ZooKeeper alike."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from failover.errors import Refused, Unreachable
+from failover.model import (
+    Assignment,
+    Cluster,
+    Event,
+    Hold,
+    Host,
+    HostIntent,
+    Report,
+    State,
+    Vserver,
+    VserverIntent,
+    VserverReport,
+    Want,
+    frozen_map,
+)
+from failover.records import HISTORY_MAX
+from failover.simulate.memory import MemoryStore, World
+from failover.store import Change, Store
+from failover.timing import Timing
+from failover.zookeeper import ZooKeeperStore
+from tests.zookeeper_server import Cable, ZooKeeperServers
+
+TIMING = Timing(session_s=1.5)
+CLUSTER = Cluster(
+    "contract",
+    hosts=frozen_map({"alpha": Host("alpha", "10.0.0.1"), "beta": Host("beta", "10.0.0.2")}),
+    vservers=frozen_map({"web1": Vserver("web1", "alpha", ("beta",))}),
+)
+FIRST = Assignment("web1", "alpha", 1)
+TAKEN = Assignment("web1", "beta", 2)
+
+
+class Stores:
+    """Opens stores upon one cluster, and can cut each of them off."""
+
+    def __init__(self) -> None:
+        self.opened: list[Any] = []
+
+    def open(self, role: str, host: str | None = None) -> Any:
+        raise NotImplementedError
+
+    def cut(self, store: Any) -> None:
+        raise NotImplementedError
+
+    def mend(self, store: Any) -> None:
+        raise NotImplementedError
+
+    def until(self, holds: Callable[[], object]) -> None:
+        """Wait for what must become true in a moment."""
+        raise NotImplementedError
+
+    def fresh(self, role: str, host: str | None = None) -> Any:
+        store = self.open(role, host)
+        self.until(lambda: store.fresh)
+        return store
+
+    def gone(self, host: str) -> None:
+        """Wait until the session of a host that was cut off has ended."""
+        observer = self.opened[0]
+        self.until(lambda: not observer.view().leases[host].alive)
+
+    def close(self) -> None:
+        for store in self.opened:
+            store.close()
+
+
+class InMemory(Stores):
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 1000.0
+        self._world = World(lambda: self._now)
+
+    def open(self, role: str, host: str | None = None) -> Store:
+        store = MemoryStore(self._world, role=role, host=host, timing=TIMING)  # type: ignore[arg-type]
+        self.opened.append(store)
+        return store
+
+    def cut(self, store: Any) -> None:
+        store.cut()
+
+    def mend(self, store: Any) -> None:
+        store.mend()
+
+    def until(self, holds: Callable[[], object]) -> None:
+        for _ in range(100):
+            if holds():
+                return
+            self._now += 0.05
+            self._world.expire()
+        raise AssertionError("it did not become true within 5 s of the world's time")
+
+
+class InZooKeeper(Stores):
+    count = 0
+
+    def __init__(self, server: str) -> None:
+        super().__init__()
+        InZooKeeper.count += 1
+        self._server, self._name = server, f"contract{InZooKeeper.count}"
+        self._cables: dict[int, Cable] = {}
+
+    def open(self, role: str, host: str | None = None) -> Store:
+        cable = Cable(self._server)
+        store = ZooKeeperStore(self._name, [cable.client], "user:secret", role=role, host=host, timing=TIMING)  # type: ignore[arg-type]
+        self._cables[id(store)] = cable
+        self.opened.append(store)
+        return store
+
+    def cut(self, store: Any) -> None:
+        self._cables[id(store)].pull()
+        self.until(lambda: not store.connected)
+
+    def mend(self, store: Any) -> None:
+        self._cables[id(store)].plug()
+
+    def until(self, holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < deadline, "it did not become true"
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        for cable in self._cables.values():
+            cable.plug()
+        super().close()
+        for cable in self._cables.values():
+            cable.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    servers = ZooKeeperServers(tmp_path_factory.mktemp("zookeeper"))
+    try:
+        servers.start()
+        yield servers.clients[0]
+    finally:
+        servers.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("zookeeper", marks=pytest.mark.needs("java"))])
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    made: Stores = InMemory() if request.param == "memory" else InZooKeeper(request.getfixturevalue("server"))
+    operator = made.fresh("operator")
+    operator.apply(CLUSTER, "cluster: contract\n")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def leading(stores: Stores, host: str = "beta") -> Any:
+    leader = stores.fresh("leader", host)
+    stores.until(leader.lead)
+    return leader
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_each_writes_the_others_see(stores: Stores) -> None:
+    operator, leader, agent = stores.opened[0], leading(stores), stores.fresh("agent", "alpha")
+    operator.wish("web1", lambda wish: replace(wish, want=Want.STOPPED, by="ann"))
+    operator.wish_host("beta", lambda wish: replace(wish, drained=True, reason="new disks"))
+    report = Report("alpha", frozen_map({"web1": VserverReport(State.RUNNING, 1)}), at=5.0)
+    agent.report(report)
+    assert leader.commit(Change(assignments=(FIRST,), events=(Event("first", 1.0, "web1 starts on alpha"),)))
+    leader.hold([Hold("web1", "because", "hint")])
+    stores.until(lambda: agent.told().assignments and "alpha" in leader.view().reports)
+    for view in (operator.view(), leader.view()):
+        assert view.cluster == CLUSTER
+        assert view.intents.vservers["web1"] == VserverIntent(want=Want.STOPPED, by="ann")
+        assert view.intents.hosts["beta"] == HostIntent(drained=True, reason="new disks")
+        assert view.assignments == {"web1": FIRST}
+        assert view.holds == (Hold("web1", "because", "hint"),)
+        assert view.leader == "beta"
+        assert replace(view.reports["alpha"], store_at=0.0) == report
+        assert view.reports["alpha"].store_at <= view.now < view.reports["alpha"].store_at + 60
+    assert agent.told().cluster == CLUSTER
+    assert agent.told().assignments == {"web1": FIRST}
+    assert [event.text for event in operator.history()] == ["web1 starts on alpha"]
+    assert operator.cluster_text() == "cluster: contract\n"
+
+
+def test_a_newer_report_replaces_one_that_is_on_its_way(stores: Stores) -> None:
+    operator, agent = stores.opened[0], stores.fresh("agent", "alpha")
+    for number in range(50):
+        agent.report(Report("alpha", at=float(number)))
+    stores.until(lambda: "alpha" in operator.view().reports and operator.view().reports["alpha"].at == 49.0)
+
+
+def test_a_report_made_while_cut_off_arrives_afterwards(stores: Stores) -> None:
+    operator, agent = stores.opened[0], stores.fresh("agent", "alpha")
+    stores.cut(agent)
+    agent.report(Report("alpha", at=7.0))
+    stores.mend(agent)
+    stores.until(lambda: "alpha" in operator.view().reports and operator.view().reports["alpha"].at == 7.0)
+
+
+def test_wishes_of_two_operators_at_once_both_count(stores: Stores) -> None:
+    operators = [stores.opened[0], stores.fresh("operator")]
+
+    def wish(operator: Any) -> None:
+        for _ in range(20):
+            operator.wish("web1", lambda wish: replace(wish, cleared_epoch=wish.cleared_epoch + 1))
+
+    threads = [threading.Thread(target=wish, args=(operator,)) for operator in operators]
+    if isinstance(stores, InMemory):  # it has no threads of its own, and wants none
+        for operator in operators:
+            wish(operator)
+    else:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert operators[0].view().intents.vservers["web1"].cleared_epoch == 40
+
+
+def test_history_is_in_order_and_keeps_the_newest(stores: Stores) -> None:
+    leader = leading(stores)
+    for start in range(0, HISTORY_MAX + 100, 100):
+        events = tuple(Event("x", float(number), f"event {number}") for number in range(start, start + 100))
+        assert leader.commit(Change(events=events))
+    kept = leader.history()
+    assert [event.at for event in kept] == [float(number) for number in range(100, HISTORY_MAX + 100)]
+    assert [event.at for event in leader.history(limit=3)] == [1097.0, 1098.0, 1099.0]
+
+
+def test_without_cluster_yaml_there_is_no_view(stores: Stores) -> None:
+    empty = InMemory() if isinstance(stores, InMemory) else InZooKeeper(stores._server)  # type: ignore[attr-defined]
+    try:
+        for store in (empty.fresh("operator"), empty.fresh("leader", "alpha"), empty.fresh("operator")):
+            with pytest.raises(Refused, match=r"no cluster\.yaml"):
+                store.view()
+    finally:
+        empty.close()
+
+
+# --- leadership -------------------------------------------------------------------------------------------------------
+
+
+def test_one_leads_and_the_next_has_a_higher_epoch(stores: Stores) -> None:
+    first, second = leading(stores, "alpha"), stores.fresh("leader", "beta")
+    epoch = first.lead()
+    assert epoch is not None
+    assert second.lead() is None
+    first.close()
+    stores.until(second.lead)
+    assert second.lead() == epoch + 1
+    assert stores.opened[0].view().leader == "beta"
+
+
+def test_a_reconnection_in_the_same_session_keeps_the_leadership(stores: Stores) -> None:
+    leader = leading(stores)
+    epoch = leader.lead()
+    stores.cut(leader)
+    assert leader.lead() is None, "it cannot know while it is cut off"
+    stores.mend(leader)
+    stores.until(leader.lead)
+    if leader.lead() == epoch:
+        assert leader.commit(Change(assignments=(FIRST,)))
+    else:  # the cut was noticed only after the session had ended
+        assert leader.lead() == epoch + 1
+
+
+def test_a_deposed_leader_cannot_write(stores: Stores) -> None:
+    old, new = leading(stores, "alpha"), stores.fresh("leader", "beta")
+    stores.cut(old)
+    stores.until(new.lead)
+    stores.mend(old)
+    stores.until(lambda: old.fresh)
+    assert not old.commit(Change(assignments=(FIRST,)))
+    old.hold([Hold("web1", "the old one's")])
+    assert old.lead() is None
+    assert new.commit(Change(assignments=(FIRST,)))
+    assert new.view().holds == ()
+
+
+def test_nobody_commits_without_leadership(stores: Stores) -> None:
+    store = stores.fresh("leader", "alpha")
+    assert not store.commit(Change(assignments=(FIRST,)))
+    assert stores.opened[0].view().assignments == {}
+
+
+# --- commits ----------------------------------------------------------------------------------------------------------
+
+COMMITS = {
+    "the first assignment": ((), Change(assignments=(FIRST,)), True),
+    "the first assignment twice": ((FIRST,), Change(assignments=(FIRST,)), False),
+    "the next epoch": ((FIRST,), Change(assignments=(TAKEN,)), True),
+    "the same epoch again": ((FIRST, TAKEN), Change(assignments=(TAKEN,)), False),
+    "an epoch left out": ((FIRST,), Change(assignments=(replace(TAKEN, epoch=3),)), False),
+    "an assignment that does not exist": ((), Change(assignments=(TAKEN,)), False),
+    "forgetting at its epoch": ((FIRST, TAKEN), Change(forget=(("web1", 2),)), True),
+    "forgetting at another epoch": ((FIRST, TAKEN), Change(forget=(("web1", 1),)), False),
+    "one of two that fails": ((FIRST,), Change(assignments=(Assignment("db1", "beta", 1), FIRST)), False),
+    "a host that has never joined": ((), Change(assignments=(FIRST,), leases=(("gamma", 0),)), False),
+}
+
+
+@pytest.mark.parametrize(("before", "change", "done"), COMMITS.values(), ids=COMMITS)
+def test_a_commit_needs_what_it_was_decided_on(
+    stores: Stores, before: tuple[Assignment, ...], change: Change, done: bool
+) -> None:
+    leader = leading(stores)
+    for assignment in before:
+        assert leader.commit(Change(assignments=(assignment,)))
+    was = leader.view().assignments
+    assert leader.commit(replace(change, events=(Event("x", 1.0, "x"),))) is done
+    forgotten = {vserver for vserver, _ in change.forget}
+    wanted = {name: a for name, a in was.items() if name not in forgotten} | {a.vserver: a for a in change.assignments}
+    assert stores.opened[0].view().assignments == (wanted if done else was), "all of it or nothing"
+    assert len(leader.history()) == (1 if done else 0)
+    stores.until(lambda: leader.fresh and leader.view().assignments == (wanted if done else was))
+
+
+def test_a_host_whose_session_lives_cannot_be_taken_over(stores: Stores) -> None:
+    leader, _ = leading(stores), stores.fresh("agent", "alpha")
+    assert leader.commit(Change(assignments=(FIRST,)))
+    version = stores.opened[0].view().leases["alpha"].version
+    assert not leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_renewal_has_a_version_and_only_acknowledged_ones_count(stores: Stores) -> None:
+    operator, agent = stores.opened[0], stores.fresh("agent", "alpha")
+    before = operator.view().leases["alpha"].version
+    joined_at = agent.renewed_at
+    assert joined_at is not None, "the lease was written before the mirror was read"
+    for number in range(1, 11):
+        agent.renew(joined_at + number / 1000)
+    stores.until(lambda: agent.renewed_at == joined_at + 0.01)
+    assert operator.view().leases["alpha"].version == before + 10
+    assert operator.view().leases["alpha"].alive
+    stores.cut(agent)
+    agent.renew(joined_at + 5.0)
+    assert agent.renewed_at == joined_at + 0.01
+
+
+def test_a_host_that_is_cut_off_is_seen_to_be_gone(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    stores.until(lambda: leader.view().leases["alpha"].alive)
+    stores.cut(agent)
+    assert not agent.fresh
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    known = leader.view().leases["alpha"]
+    assert known.version == stores.opened[0].view().leases["alpha"].version
+    assert known.store_at <= leader.view().now
+
+
+def test_an_agent_that_closes_leaves_its_session_alone(stores: Stores) -> None:
+    agent = stores.fresh("agent", "alpha")
+    agent.close()
+    assert stores.opened[0].view().leases["alpha"].alive
+    stores.gone("alpha")
+
+
+def test_a_reconnection_in_the_same_session_is_fresh_again(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    stores.cut(agent)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    assert agent.told().assignments == {"web1": FIRST}
+
+
+# --- the race of a host that comes back against its takeover ----------------------------------------------------------
+
+
+def test_a_takeover_before_the_return_is_seen_by_who_returns(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.cut(agent)
+    stores.gone("alpha")
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    version = leader.view().leases["alpha"].version
+    assert leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    assert agent.told().assignments == {"web1": TAKEN}, "fresh means that the takeover has been seen"
+
+
+def test_a_takeover_after_the_return_fails(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.cut(agent)
+    stores.gone("alpha")
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    version = leader.view().leases["alpha"].version
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    assert agent.told().assignments == {"web1": FIRST}
+    assert not leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+    stores.until(lambda: leader.fresh and leader.view().leases["alpha"].alive)
+    assert leader.view().leases["alpha"].version > version
+
+
+def test_a_takeover_fails_also_if_who_returned_is_gone_again(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.cut(agent)
+    stores.gone("alpha")
+    version = stores.opened[0].view().leases["alpha"].version
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    stores.cut(agent)
+    stores.gone("alpha")
+    assert not leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+    stores.until(lambda: leader.fresh)
+    version = leader.view().leases["alpha"].version
+    assert leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+
+
+# --- without a connection ---------------------------------------------------------------------------------------------
+
+
+def test_what_needs_the_store_says_that_it_cannot_be_reached(stores: Stores) -> None:
+    operator, leader, agent = stores.fresh("operator"), leading(stores), stores.fresh("agent", "alpha")
+    for store in (operator, leader, agent):
+        stores.cut(store)
+    calls: tuple[Callable[[], object], ...] = (
+        operator.view,
+        operator.history,
+        operator.cluster_text,
+        lambda: operator.apply(CLUSTER, ""),
+        lambda: operator.wish("web1", lambda wish: wish),
+        lambda: leader.commit(Change()),
+        lambda: leader.hold([]),
+    )
+    for call in calls:
+        with pytest.raises(Unreachable):
+            call()
+    assert leader.lead() is None
+    assert agent.told().cluster == CLUSTER, "what was read last is still there, though no longer fresh"
+    agent.renew(1.0)
+    agent.report(Report("alpha"))
+
+
+def test_the_caller_is_woken_by_what_concerns_it(stores: Stores, tmp_path: Path) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    woken = {"agent": 0, "leader": 0}
+
+    def note(who: str) -> Callable[[], None]:
+        def changed() -> None:
+            woken[who] += 1
+
+        return changed
+
+    for store, who in ((agent, "agent"), (leader, "leader")):
+        if isinstance(store, MemoryStore):
+            store._changed = note(who)
+        else:
+            store._tell_caller = note(who)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.until(lambda: woken["agent"])
+    before = woken["leader"]
+    agent.report(Report("alpha"))
+    stores.until(lambda: woken["leader"] > before)
+    before = woken["agent"]
+    stores.cut(agent)
+    assert woken["agent"] > before
