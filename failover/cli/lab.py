@@ -22,7 +22,6 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def fill(lab: argparse.ArgumentParser) -> None:
     commands = lab.add_subparsers(required=True, metavar="COMMAND")
-    lab.set_defaults(run=None)
 
     def command(name: str, text: str, *positionals: str) -> argparse.ArgumentParser:
         parser = commands.add_parser(name, help=text)

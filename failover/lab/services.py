@@ -25,28 +25,24 @@ _GATE = 'while [ -e "$0.down" ]; do sleep 0.05; done; echo $$ > "$0.pid"; exec "
 
 @dataclass(frozen=True)
 class Service:
-    """`argv` of the host named and the Python that runs us; `place`: "store", on the hosts with a ZooKeeper server."""
+    """`argv` for a host's name and the Python that runs us. `only`: "store", on the hosts with a ZooKeeper server."""
 
     argv: Callable[[str, str], Sequence[str]]
     only: str = ""
     rest_s: float = 1.0
 
 
-def _module(module: str, *words: str) -> Callable[[str, str], Sequence[str]]:
-    return lambda host, python: [python, "-m", module, *(word.format(host=host) for word in words)]
-
-
 def _guard(host: str, python: str) -> Sequence[str]:
     agent = gate("agent", [python, "-m", "agents.agent", "--host", host])
-    return [python, "-m", "agents.guard", "--host", host, "--agent", shlex.join(agent)]
+    return [python, "-m", "agents.guard", "--agent", shlex.join(agent)]
 
 
 SERVICES = {
     "sshd": Service(lambda _host, _python: ["/usr/sbin/sshd", "-D", "-e", "-f", f"{ETC}/sshd_config"]),
     "zookeeper": Service(lambda _host, _python: ensemble.command(ZOOKEEPER), only="store"),
-    "spawner": Service(_module("agents.isolation.spawner")),
+    "spawner": Service(lambda _host, python: [python, "-I", "-m", "agents.isolation.spawner"]),
     "guard": Service(_guard),
-    "leader": Service(_module("failover.leader", "--host", "{host}")),
+    "leader": Service(lambda host, python: [python, "-m", "failover.leader", "--host", host]),
 }
 ALL = tuple(SERVICES)
 HELD = (*ALL, "agent")  # what the faults may stop and hang

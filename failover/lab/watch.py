@@ -1,0 +1,126 @@
+"""Who runs a vserver, and who speaks with its addresses? Looked at every 10 ms from outside the hosts.
+
+runs     hosts in which the vserver's cgroup has processes that are not frozen
+speaks   hosts from whose port the switch got a frame with one of its addresses as the source, in the last 10 ms
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from failover.errors import BadInput
+from failover.lab.cgroups import events
+from failover.lab.lab import Lab
+from failover.lab.observer import PERIOD_S, Observer, say
+
+_ALL_FRAMES = 0x0003
+_RECEIVE_BUFFER_FORCED = 33
+_SOL_PACKET, _IGNORE_OUTGOING, _STATISTICS = 263, 23, 6
+_SOURCE = {0x0800: (26, 4), 0x0806: (28, 4), 0x86DD: (22, 16)}  # ethertype: where the source is, and how long
+
+
+@dataclass(frozen=True)
+class Sight:
+    """From `at` (CLOCK_MONOTONIC) until the next sight."""
+
+    at: float
+    runs: tuple[str, ...]
+    speaks: tuple[str, ...]
+    lost: int = 0  # frames that the observer could not read in time, so far
+
+
+class Watch(Observer):
+    """`addresses`: those of the lab's cluster file when left out."""
+
+    def __init__(self, lab: Lab, vserver: str, addresses: Sequence[str] | None = None) -> None:
+        groups = {name: str(lab.host(name).group.unified / "vserver" / vserver) for name in lab.real_hosts}
+        watched = [address.partition("/")[0] for address in addresses or _declared(lab, vserver)]
+        words = [sys.executable, "-m", "failover.lab.watch", json.dumps({"groups": groups, "addresses": watched})]
+        super().__init__(["nsenter", f"--net={lab.place.switch}", *words])
+        self.sights: list[Sight] = []  # only changes
+
+    def see(self, said: dict[str, Any]) -> None:
+        self.sights.append(Sight(said["at"], tuple(said["runs"]), tuple(said["speaks"]), said["lost"]))
+
+    def doubles(self) -> list[Sight]:
+        """Every moment at which more than one host ran the vserver or spoke with its addresses."""
+        with self.watching():
+            return [sight for sight in self.sights if len(sight.runs) > 1 or len(sight.speaks) > 1]
+
+
+def _declared(lab: Lab, vserver: str) -> tuple[str, ...]:
+    from failover.config import load
+
+    cluster = load(lab.place.host(lab.real_hosts[0]) / "etc/cluster.yaml")
+    if vserver not in cluster.vservers:
+        raise BadInput(f"the lab's cluster file has no vserver '{vserver}'")
+    return cluster.vservers[vserver].addresses
+
+
+# --- the process beside the switch
+
+
+def _observe(groups: dict[str, Path], addresses: set[bytes]) -> None:
+    frames = _listen()
+    last: dict[str, Any] | None = None
+    lost = 0
+    say({})
+    due = time.monotonic()
+    while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
+        due = max(due + PERIOD_S, time.monotonic())
+        speaks = _speakers(frames, addresses)
+        runs = [host for host, group in groups.items() if _runs(group)]
+        lost += struct.unpack("II", frames.getsockopt(_SOL_PACKET, _STATISTICS, 8))[1]
+        seen = {"runs": runs, "speaks": sorted(speaks), "lost": lost}
+        if seen != last:
+            say({"at": time.monotonic(), **seen})
+        last = seen
+
+
+def _listen() -> socket.socket:
+    """Every frame that comes into any port of the switch, also of hosts that are powered on later."""
+    frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_FRAMES))
+    frames.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+    frames.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCED, 16 << 20)
+    frames.setblocking(False)
+    return frames
+
+
+def _speakers(frames: socket.socket, addresses: set[bytes]) -> set[str]:
+    ports = set()
+    try:
+        while True:
+            frame, origin = frames.recvfrom(64)
+            if source_of(frame) in addresses:
+                ports.add(origin[0])
+    except BlockingIOError:
+        return ports
+
+
+def source_of(frame: bytes) -> bytes | None:
+    """The network address from which an Ethernet frame says that it comes."""
+    found = _SOURCE.get(int.from_bytes(frame[12:14], "big"))
+    return frame[found[0] : found[0] + found[1]] if found else None
+
+
+def _runs(group: Path) -> bool:
+    seen = events(group)
+    return seen.get("populated") == 1 and seen.get("frozen") != 1
+
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    _observe(
+        {host: Path(group) for host, group in told["groups"].items()},
+        {ipaddress.ip_address(address).packed for address in told["addresses"]},
+    )
