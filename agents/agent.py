@@ -23,6 +23,7 @@ from typing import Protocol
 from agents.reconcile import describe, reconcile
 from agents.steps import Seen, Step
 from failover import __version__
+from failover.errors import FailoverError
 from failover.model import Report, Told
 from failover.store import Store
 from failover.timing import Timing
@@ -66,6 +67,7 @@ class Agent:
         self._said_at = float("-inf")
         self._published: Told | None = None
         self._doing: frozenset[tuple[str, str]] = frozenset()
+        self._troubled = ""
 
     def turn(self) -> float:
         """One round; returns the seconds after which the next is due if nothing changes before."""
@@ -99,11 +101,20 @@ class Agent:
     def _told(self, fresh: bool) -> Told | None:
         if not fresh:
             return self._published
-        told = self._store.told()
+        try:
+            told = self._store.told()
+        except FailoverError as error:
+            self._say_once(str(error))
+            return None
         if told != self._published:
             self._machine.publish(told)
             self._published = told
         return told
+
+    def _say_once(self, text: str) -> None:
+        if text != self._troubled:
+            log.warning("%s", text)
+        self._troubled = text
 
     def _begin(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
@@ -160,8 +171,13 @@ def main() -> None:
     cluster = load(options.config)
     timing = PROFILES[cluster.timing]
     wake, stop = threading.Event(), threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: (stop.set(), wake.set()))
+
+    def end(*_: object) -> None:
+        stop.set()
+        wake.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     store = ZooKeeperStore(
         cluster.name,
         cluster.zookeeper.servers,
@@ -170,7 +186,7 @@ def main() -> None:
         host=options.host,
         timing=timing,
         changed=wake.set,
-        session_file=Path("/run/failover/session.json"),
+        session_path=Path("/run/failover/session.json"),
     )
     recover(cluster.vservers)
     machine = RealMachine(options.host, changed=wake.set)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from failover.errors import Unreachable
+from failover.errors import FailoverError
 from failover.model import Event, State, View
 from failover.plan import own_report, plan
 from failover.store import Change, Store
@@ -33,13 +33,16 @@ class Leader:
         self._shown: dict[str, str] = {}
         self._running: dict[str, int] = {}  # vserver -> the epoch under which it was seen running
         self._lost: frozenset[str] = frozenset()
+        self._troubled = ""
 
     def turn(self) -> float:
         """One look and what follows from it; returns the seconds after which to look again if nothing changes."""
         try:
             return self._turn()
-        except Unreachable as error:
-            log.warning("%s", error)
+        except FailoverError as error:
+            if str(error) != self._troubled:
+                log.warning("%s", error)
+            self._troubled = str(error)
             return AGAIN_S
 
     def _turn(self) -> float:
@@ -118,8 +121,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     cluster = load(options.config)
     wake, stop = threading.Event(), threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: (stop.set(), wake.set()))
+
+    def end(*_: object) -> None:
+        stop.set()
+        wake.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     store = ZooKeeperStore(
         cluster.name,
         cluster.zookeeper.servers,

@@ -10,8 +10,8 @@ from failover.timing import PROFILES, Timing
 
 @pytest.mark.parametrize("timing", PROFILES.values(), ids=PROFILES)
 def test_s1_the_lease_is_over_and_all_is_frozen_before_the_session_can_end(timing: Timing) -> None:
-    # The host's clock may be slow by `drift`; ZooKeeper may hear of the renewal as it is sent, and its leader a tick late,
-    # and find the expiry at the tick before.
+    # The host's clock may be slow by `drift`; ZooKeeper may hear of the renewal as it is sent, but its leader take it
+    # for one that came a tick earlier.
     on_the_ensembles_clock = (timing.lease_s + timing.freeze_s) / (1 - timing.drift)
     assert on_the_ensembles_clock < timing.session_s - timing.tick_s
 

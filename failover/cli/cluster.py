@@ -55,7 +55,10 @@ def _init(options: Namespace) -> None:
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"failover {options.host}", "-f", str(key)]
         subprocess.run(argv, check=True)
         print(f"{key} made; its peers need the public half: {key}.pub")
-    servers = ensemble.servers(declared.zookeeper.servers)
+    servers = [
+        ensemble.Server(number, address.strip("[]"), int(port))
+        for number, (address, _, port) in enumerate((s.rpartition(":") for s in declared.zookeeper.servers), start=1)
+    ]
     address = declared.hosts[options.host].address
     mine = next((server for server in servers if server.address == address), None)
     if mine is None:
@@ -67,11 +70,11 @@ def _init(options: Namespace) -> None:
 
 
 def _check(options: Namespace) -> None:
-    from failover.config import read_all
+    from failover.config import examine, text_of
     from failover.timing import PROFILES
 
     path = options.file or options.config
-    loaded = read_all(path)
+    loaded = examine(text_of(path), str(path))
     for warning in loaded.warnings:
         print(f"warning: {warning}")
     cluster = loaded.cluster
@@ -81,16 +84,20 @@ def _check(options: Namespace) -> None:
 
 def _apply(options: Namespace) -> None:
     from failover.cli.connect import connected
-    from failover.config import read_all
+    from failover.config import examine, text_of
 
     path = options.file or options.config
-    loaded = read_all(path)
+    text = text_of(path)
+    loaded = examine(text, str(path))
     options.config = path
     with connected(options) as store:
-        view = store.view() if store.applied else None
+        try:
+            view = store.view()
+        except Refused:  # nothing has been applied yet
+            view = None
         if view is not None:
             _refuse_losses(view, loaded.cluster)
-        store.apply(loaded.cluster, path.read_text())
+        store.apply(loaded.cluster, text)
     for warning in loaded.warnings:
         print(f"warning: {warning}")
     print(f"applied: {len(loaded.cluster.hosts)} hosts, {len(loaded.cluster.vservers)} vservers")

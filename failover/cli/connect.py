@@ -23,7 +23,13 @@ def connected(options: Namespace) -> Iterator[ZooKeeperStore]:
 
     declared = load(options.config)
     credentials = read_credentials(Path(declared.zookeeper.credentials))
-    store = connect(declared.name, declared.zookeeper.servers, credentials, timing=PROFILES[declared.timing])
+    store = connect(
+        declared.name,
+        declared.zookeeper.servers,
+        credentials,
+        timing=PROFILES[declared.timing],
+        credentials_path=declared.zookeeper.credentials,
+    )
     try:
         yield store
     finally:

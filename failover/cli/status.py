@@ -15,6 +15,7 @@ from failover.model import Assignment, State, View, Vserver
 from failover.plan import alive, own_report, replica_age, verdicts
 
 WIDTH = 80
+Rows = list[tuple[str, ...]]
 _COLOURS = {"running": "32", "up": "32", "stopped": "33", "moving": "36", "starting": "36", "drained": "33"}
 
 
@@ -48,7 +49,7 @@ def lines(view: View, *, coloured: bool = False) -> list[str]:
         out += _wrapped(f"! {hold.subject} waits: ", hold.because, coloured)
         out += _wrapped("  → ", hold.hint, coloured) if hold.hint else []
     out += [""] if view.holds else []
-    rows = [("VSERVER", "STATE", "HOST", "SINCE", "ADDRESS", "BACKUPS (GENERATION, AGE)")]
+    rows: Rows = [("VSERVER", "STATE", "HOST", "SINCE", "ADDRESS", "BACKUPS (GENERATION, AGE)")]
     rows += [_row(view, vserver) for _, vserver in sorted(view.cluster.vservers.items())]
     out += _table(rows, coloured) if len(rows) > 1 else ["no vserver is declared"]
     rows = [("HOST", "STATE", "OWNS", "ADDRESS")]
@@ -125,7 +126,7 @@ def short(seconds: float) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
-def _table(rows: list[tuple[str, ...]], coloured: bool) -> list[str]:
+def _table(rows: Rows, coloured: bool) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     out = []
     for row in rows:

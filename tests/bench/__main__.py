@@ -1,4 +1,4 @@
-"""python -m tests.bench takeover | move [--runs N]: measured on a lab's Debian vserver, probed every 10 ms from outside.
+"""python -m tests.bench takeover | move [--runs N]: on a lab's Debian vserver, probed every 10 ms from outside.
 
 Prints each run, the median and the maximum as a table, and one JSON line.
 """
