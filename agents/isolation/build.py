@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -23,13 +22,13 @@ from typing import Protocol
 from agents.isolation import archive, tools, trees
 from agents.isolation.busybox import Busybox
 from agents.isolation.debian import Debian, Say
-from failover.errors import BadInput, Refused
+from agents.isolation.record import check_name
+from failover.errors import Refused
 
 VSERVERS = Path("/vservers")
 CACHE = Path("/var/cache/failover")
 
 _BUILDING = ".building-"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")  # as in cluster.yaml
 
 
 class Method(Protocol):
@@ -66,12 +65,7 @@ def build(
     name: str, method: Method, *, vservers: Path = VSERVERS, cache: Path = CACHE, say: Say = lambda line: None
 ) -> Path:
     """Make /vservers/NAME and return it. Raises FailoverError, and then nothing is left behind."""
-    if not _NAME.fullmatch(name):
-        raise BadInput(
-            f"{name!r} is no name of a vserver",
-            hint="up to 63 letters, digits, '_', '.' and '-', the first a letter or a digit",
-        )
-    target = vservers / name
+    target = vservers / check_name(name)
     with tools.in_words(f"{target} cannot be built"):
         vservers.mkdir(mode=0o700, parents=True, exist_ok=True)
         vservers.chmod(0o700)  # a setuid file of a vserver is nobody's on the host

@@ -59,6 +59,7 @@ _OWN = (
     ("usr/sbin/make-ssl-cert", ("make-ssl-cert", "generate-default-snakeoil", "--force-overwrite")),
 )
 
+_PREPARING = ".preparing"
 _FRESH_BYTES = 500 << 20
 _UNPACKED_PER_PACKED = 5
 
@@ -86,17 +87,34 @@ class Debian:
 
     def make(self, tree: Path, name: str, cache: Path, say: Say) -> None:
         with _turn(cache, say):
-            cached = self.cached(cache)
-            if self.fresh or not _taken(cached, tree, say):
-                say(f"bootstrapping {self.suite} with {', '.join(self._wanted())}; this takes a minute")
-                bootstrap(self.suite, self._wanted(), tree, self.mirror)
-                cleanse(tree)
-                say(f"keeping it in {cache} for the next one")
+            if self.fresh or not _taken(self.cached(cache), tree, say):
+                self._bootstrap(tree, say)
                 try:
-                    archive.pack(tree, cached)
+                    self._keep(tree, cache, say)
                 except FailoverError as error:
                     say(f"not kept: {error.message}")  # the tree itself is good
         make_own(tree, name)
+
+    def prepare(self, cache: Path, say: Say) -> None:
+        """Have it in the cache, so that `make` needs no network."""
+        with tools.in_words(f"{cache} cannot be filled"), _turn(cache, say):
+            if self.fresh or not self.cached(cache).exists():
+                tree = cache / _PREPARING
+                tree.mkdir()
+                try:
+                    self._bootstrap(tree, say)
+                    self._keep(tree, cache, say)
+                finally:
+                    trees.remove_tree(tree)
+
+    def _bootstrap(self, tree: Path, say: Say) -> None:
+        say(f"bootstrapping {self.suite} with {', '.join(self._wanted())}; this takes a minute")
+        bootstrap(self.suite, self._wanted(), tree, self.mirror)
+        cleanse(tree)
+
+    def _keep(self, tree: Path, cache: Path, say: Say) -> None:
+        say(f"keeping it in {cache} for the next one")
+        archive.pack(tree, self.cached(cache))
 
     def cached(self, cache: Path) -> Path:
         words = (self.suite, architecture(), str(CUSTOMISATION), *self._wanted())
@@ -120,6 +138,7 @@ def _turn(cache: Path, say: Say) -> Iterator[None]:
             fcntl.flock(directory, fcntl.LOCK_EX)
         for partial in cache.glob("*.partial"):  # of a build that was killed
             partial.unlink()
+        trees.remove_tree(cache / _PREPARING)
         yield
     finally:
         os.close(directory)
