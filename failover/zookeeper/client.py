@@ -43,7 +43,7 @@ from failover.records import Node
 from failover.writes import Check, Create, Delete, Set, Write
 
 _kazoo_log = logging.getLogger("failover.zookeeper.kazoo")
-_kazoo_log.setLevel(logging.ERROR)  # it repeats itself at every attempt; the store says each change once
+_kazoo_log.setLevel(logging.ERROR)  # it repeats itself at each attempt, the store says each change once; for debugging: lower
 
 _CLOSE_S = 2.0
 _CONFLICTS = (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)
@@ -132,6 +132,12 @@ class Client:
         asked = {path: self._kazoo.exists_async(path) for path in paths}
         found = {path: self._answer(result, f"reading {path}") for path, result in asked.items()}
         return {path: _node(b"", stat) if stat else None for path, stat in found.items()}
+
+    def pulse(self, deadline_s: float) -> None:
+        """See whether the server still answers, and go to another if it does not."""
+        result = self._kazoo.exists_async("/")
+        if not result.wait(timeout=deadline_s):
+            self.drop()
 
     def names(self, paths: Iterable[str], *, watch: bool = False) -> dict[str, tuple[str, ...]]:
         """The names below each path."""

@@ -30,7 +30,7 @@ from failover.records import HISTORY_MAX, LAYOUT, Node, Role
 from failover.store import Change, Store
 from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set
-from failover.zookeeper import session as session_file
+from failover.zookeeper import session as saved
 from failover.zookeeper.client import Client, Link
 from failover.zookeeper.mirror import Mirror
 
@@ -63,15 +63,16 @@ class ZooKeeperStore(Store):
         timing: Timing = PROFILES["normal"],
         host: str | None = None,
         changed: Callable[[], None] = lambda: None,
-        session_path: Path | None = None,
+        session_file: Path | None = None,
         clock: Callable[[], float] = boot_time,
     ) -> None:
         self._cluster_name, self._servers, self._role, self._host = cluster_name, tuple(servers), role, host
         self._timing, self._tell_caller, self._clock = timing, changed, clock
-        self._session_path = session_path if role == "agent" else None
+        self._session_file = session_file if role == "agent" else None
         self._root = f"{ROOT}/{cluster_name}"
         self._lock = threading.RLock()
         self._todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._over = threading.Event()
         self._connected = self._read = self._closed = False
         self._link = 0  # counts the changes of the link: what was begun under another one is void
         self._sessions = 0  # counts the sessions that are over
@@ -90,7 +91,7 @@ class ZooKeeperStore(Store):
             deadline_s=COMMAND_S if role == "operator" else timing.session_s / 2,
             listen=self._link_changed,
             happened=self._todo.put,
-            resume=session_file.load(self._session_path, cluster_name, servers) if self._session_path else None,
+            resume=saved.load(self._session_file, cluster_name, servers) if self._session_file else None,
         )
         self._mirror = Mirror(self._client, self._root, role)
         self._worker = threading.Thread(target=self._work, name="store", daemon=True)
@@ -124,6 +125,7 @@ class ZooKeeperStore(Store):
                 return
             self._closed = True
             self._connected = self._read = False
+        self._over.set()
         self._todo.put(_STOP)
         self._client.close(keep_session=self._role == "agent")
         self._worker.join(timeout=COMMAND_S)
@@ -185,10 +187,12 @@ class ZooKeeperStore(Store):
             return
         if _READ_ALL in todo or not self._read:
             self._begin()
+            self._tell()
         elif todo:
             self._mirror.read_again(todo)
-        if todo:
             self._tell()
+        elif self._role == "leader":
+            self._client.pulse(self._timing.session_s / 4)  # an agent notices by its renewals that a server is silent
 
     def _begin(self) -> None:
         """After every connection, and after every doubt (rule 2)."""
@@ -203,7 +207,6 @@ class ZooKeeperStore(Store):
             self._mirror.replace(nodes)
             self._read, self._trouble = True, None
         self._send_report()
-        self._tell()
 
     def _be_troubled(self, error: FailoverError) -> None:
         with self._lock:
@@ -249,8 +252,8 @@ class ZooKeeperStore(Store):
         written = self._client.write(self._root, *claim)
         if written is None:
             raise Refused(f"the lease of {self._host} was changed by somebody else meanwhile")
-        if self._session_path:
-            session_file.save(self._session_path, session, self._cluster_name, self._servers)
+        if self._session_file:
+            saved.save(self._session_file, session, self._cluster_name, self._servers)
         for at in written:
             self._saw(at)
         with self._lock:
@@ -261,7 +264,7 @@ class ZooKeeperStore(Store):
     def _wait_for_silence(self, lease: str) -> None:
         """Another session has our host's name: an older one of ours, which is silent, or a second agent's."""
         before = self._client.facts((lease,))[lease]
-        time.sleep(1.5 * self._timing.renew_s)
+        self._over.wait(1.5 * self._timing.renew_s)
         if self._client.facts((lease,))[lease] != before:
             raise Refused(
                 f"another agent calls itself {self._host} and renews its lease",
