@@ -97,12 +97,17 @@ def _look(root: int, argv: tuple[str, ...], *, must_exist: bool) -> Init | None:
     try:
         mode = os.fstat(file).st_mode
         target = Path(f"/proc/self/fd/{file}").readlink()
-        binary = stat.S_ISREG(mode) and Path(f"/proc/self/fd/{file}").open("rb").read(4) == _ELF
+        binary = stat.S_ISREG(mode) and _is_binary(Path(f"/proc/self/fd/{file}"))
     finally:
         os.close(file)
     if not stat.S_ISREG(mode) or not mode & 0o111:
         raise Refused(f"{path} in the tree is not an executable file", hint="chmod +x it, or name another init")
     return Init(argv, KINDS[_kind(path, target, argv) if binary else "other"])
+
+
+def _is_binary(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(_ELF)) == _ELF
 
 
 def _kind(path: str, target: PurePath, argv: tuple[str, ...]) -> str:
@@ -115,10 +120,14 @@ def _kind(path: str, target: PurePath, argv: tuple[str, ...]) -> str:
 
 
 def listens(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal, or holds it back to read it: pid 1 never hears any other."""
+    """Whether a process has a handler for a signal, or holds it back to read it: pid 1 never hears any other.
+
+    While it waits in sigwait (as busybox does), the kernel shows nothing as held back.
+    """
     try:
         status = Path(f"/proc/{pid}/status").read_text()
+        waits = "sigtimedwait" in Path(f"/proc/{pid}/wchan").read_text()
     except OSError:
         return False
     masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigCgt:", "SigBlk:"))]
-    return any(mask >> (number - 1) & 1 for mask in masks)
+    return waits or any(mask >> (number - 1) & 1 for mask in masks)

@@ -1,0 +1,257 @@
+"""The spawner: vservers outlive it, a hanging child does not hold it up, and only root is heard."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agents.isolation import cgroup, record, vserver
+from agents.isolation.order import StartOrder, ask, raise_failure
+from agents.isolation.record import Ended
+from agents.isolation.vserver import Settings, execute
+from failover.errors import Denied, Refused, Unreachable
+from failover.model import State
+from tests import trees
+from tests.trees import busybox_tree, start_spawner, unique, wait_until
+
+pytestmark = pytest.mark.needs("root", "busybox")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "run").mkdir(mode=0o700)
+    yield tmp_path / "run"
+    trees.clear(tmp_path / "run")
+
+
+def cut_down(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def test_a_vserver_outlives_it_and_the_next_one_takes_over(run: Path) -> None:
+    name = unique()
+    first = start_spawner(run)
+    started = vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
+    cut_down(first)
+    assert vserver.status(name, run=run) == started
+    vserver.freeze(name)
+    assert vserver.status(name, run=run).state is State.FROZEN
+    vserver.thaw(name)
+    second = start_spawner(run)
+    try:
+        assert execute(name, ["hostname"], run=run).stdout.decode().strip() == name
+        assert vserver.start(Settings(name, run.parent / name), run=run) == started
+        assert vserver.stop(name, run=run).ended is Ended.STOPPED
+        assert vserver.start(Settings(name, run.parent / name), run=run).pid != started.pid
+    finally:
+        cut_down(second)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_stopping_works_without_it(run: Path, end: str) -> None:
+    name = unique()
+    first = start_spawner(run)
+    vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
+    cut_down(first)
+    ended = vserver.stop(name, run=run) if end == "stop" else vserver.kill(name, run=run)
+    assert ended.state is State.STOPPED
+    assert ended.ended is (Ended.STOPPED if end == "stop" else Ended.KILLED)
+    assert not cgroup.of(name).exists()
+
+
+def test_how_it_ended_is_known_although_another_spawner_had_started_it(run: Path) -> None:
+    """The kernel remembers the status for those who hold a pidfd."""
+    name = unique()
+    first = start_spawner(run)
+    tree = busybox_tree(run.parent / name, "while [ ! -e /end ]; do sleep 0.1; done; exit 3")
+    vserver.start(Settings(name, tree), run=run)
+    cut_down(first)
+    second = start_spawner(run)
+    try:
+        (tree / "end").touch()
+        wait_until(lambda: not cgroup.of(name).exists(), "it has ended and is cleared away")
+        ended = vserver.status(name, run=run)
+        assert ended.ended in (Ended.CRASHED, Ended.UNKNOWN)
+        if ended.ended is Ended.CRASHED:
+            assert ended.because == "its init ended with exit code 3"
+    finally:
+        cut_down(second)
+
+
+def test_what_ended_while_nobody_watched_is_stopped(run: Path) -> None:
+    name = unique()
+    first = start_spawner(run)
+    tree = busybox_tree(run.parent / name, "while [ ! -e /end ]; do sleep 0.1; done")
+    vserver.start(Settings(name, tree), run=run)
+    cut_down(first)
+    (tree / "end").touch()
+    wait_until(lambda: vserver.status(name, run=run).state is State.STOPPED, "it has ended")
+    assert vserver.status(name, run=run).because == "it ended while nobody watched"
+    second = start_spawner(run)
+    try:
+        assert vserver.start(Settings(name, tree), run=run).state is State.RUNNING
+    finally:
+        cut_down(second)
+
+
+def test_without_it_a_start_says_so(run: Path) -> None:
+    name = unique()
+    with pytest.raises(Unreachable) as unreachable:
+        vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
+    assert unreachable.value.message == f"the spawner does not answer on {run / 'spawner.sock'}"
+    assert unreachable.value.hint and unreachable.value.exit_code == 5
+    assert vserver.status(name, run=run).state is State.STOPPED
+
+
+def test_a_start_that_takes_too_long_is_killed_and_leaves_nothing(run: Path) -> None:
+    name = unique()
+    with trees.spawner(run, "--birth-timeout", "0"):
+        with pytest.raises(Refused, match="not done within 0 s"):
+            vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
+        assert vserver.status(name, run=run).state is State.STOPPED
+        wait_until(lambda: not cgroup.of(name).exists(), "no cgroup is left")
+        assert vserver.spawner_answers(run)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.002, 0.005, 0.01, 0.02])
+def test_killed_in_the_middle_of_a_start_it_leaves_a_vserver_that_is_known_or_none(run: Path, after_s: float) -> None:
+    name = unique()
+    tree = busybox_tree(run.parent / name)
+    first = start_spawner(run)
+    timer = threading.Timer(after_s, first.kill)
+    timer.start()
+    try:
+        vserver.start(Settings(name, tree), run=run)
+    except Unreachable:
+        pass
+    finally:
+        timer.join()
+        first.wait()
+    second = start_spawner(run)
+    try:
+        if cgroup.populated(cgroup.of(name)):  # it may still be dying; what stays is known
+            wait_until(lambda: vserver.status(name, run=run).pid or not cgroup.populated(cgroup.of(name)), "known")
+        assert vserver.start(Settings(name, tree), run=run).state is State.RUNNING
+        assert execute(name, ["true"], run=run).returncode == 0
+        vserver.stop(name, run=run)
+        assert not cgroup.of(name).exists()
+    finally:
+        cut_down(second)
+
+
+def test_a_record_of_another_process_or_boot_is_not_believed(run: Path) -> None:
+    """A pid is soon somebody else's: only all four facts together name a process."""
+    name = unique()
+    with trees.spawner(run):
+        vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
+        file = run / name / "state.json"
+        true = json.loads(file.read_text())
+        for key, wrong in {"pid": os.getpid(), "started": 1, "namespace": 1, "boot": "x"}.items():
+            file.write_text(json.dumps(true | {key: wrong}))
+            status = vserver.status(name, run=run)
+            assert (status.state, status.pid) == (State.RUNNING, None), key
+        file.write_text("{")
+        assert vserver.status(name, run=run).state is State.RUNNING
+        with pytest.raises(Refused, match="has processes already"):
+            raise_start(run, name)
+        assert vserver.stop(name, run=run).state is State.STOPPED
+        assert vserver.start(Settings(name, run.parent / name), run=run).state is State.RUNNING
+
+
+def raise_start(run: Path, name: str) -> None:
+    """Ask the spawner itself, past the question whether it runs."""
+    tree = str(run.parent / name)
+    answer, _, connection = ask(run, StartOrder(name, tree, name, ("/sbin/init",), "other", "fresh"))
+    connection.close()
+    raise_failure(name, answer)
+
+
+def test_there_is_only_one(run: Path) -> None:
+    with trees.spawner(run):
+        argv = [sys.executable, "-I", "-m", "agents.isolation.spawner", "--socket", str(run / record.SOCKET)]
+        second = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert second.returncode == 4 and "serves" in second.stderr and vserver.spawner_answers(run)
+
+
+NONSENSE = (
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b"x" * 100_000,
+    b'{"order": "dance"}',
+    b'{"order": "start"}',
+    b'{"order": "start", "x": 1}',
+    b'{"order": "execute", "name": 7, "argv": 7}',
+    b'{"order": "start", "name": "../x", "tree": "", "hostname": "", "init": [], "kind": "", "network": "fresh"}',
+    b'{"order": "start", "name": "x", "tree": 7, "hostname": 7, "init": [7], "kind": 7, "network": "given"}',
+)
+
+
+def test_nonsense_does_not_hurt_it(run: Path) -> None:
+    with trees.spawner(run):
+        for data in NONSENSE:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+                connection.connect(str(run / record.SOCKET))
+                connection.send(data)
+        silent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        silent.connect(str(run / record.SOCKET))
+        assert vserver.spawner_answers(run)
+        silent.close()
+        assert vserver.spawner_answers(run)
+
+
+def test_it_is_not_heard_by_others_than_root(run: Path) -> None:
+    with trees.spawner(run):
+        assert (run.stat().st_mode & 0o777, (run / record.SOCKET).stat().st_mode & 0o777) == (0o700, 0o600)
+        os.seteuid(65534)
+        try:
+            with pytest.raises((Denied, Unreachable)):
+                vserver.start(Settings(unique(), Path("/")), run=run)
+        except PermissionError:
+            pass  # not even the directory could be looked into
+        finally:
+            os.seteuid(0)
+
+
+def test_it_holds_nothing_of_what_has_ended(run: Path) -> None:
+    name = unique()
+    with trees.spawner(run) as process:
+        tree = busybox_tree(run.parent / name)
+
+        def descriptors() -> int:
+            return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+
+        before = descriptors()
+        for _ in range(3):
+            vserver.start(Settings(name, tree), run=run)
+            execute(name, ["true"], run=run)
+            execute(name, ["no-such-program"], run=run)
+            vserver.stop(name, run=run)
+        (tree / "proc").rmdir()
+        (tree / "proc").symlink_to("dev")
+        with pytest.raises(Refused):
+            vserver.start(Settings(name, tree), run=run)
+        wait_until(lambda: descriptors() == before, f"{before} descriptors again")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        assert not children, "no zombie is left"
+
+
+def test_a_term_ends_it_and_no_vserver(run: Path) -> None:
+    name = unique()
+    process = start_spawner(run)
+    vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    assert vserver.status(name, run=run).state is State.RUNNING
