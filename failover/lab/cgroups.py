@@ -91,7 +91,11 @@ class Group:
 
     @property
     def frozen(self) -> bool:
-        return events(self.unified).get("frozen") == 1
+        """Whether it is to be frozen: who comes in now stops, also while the others are still on their way there."""
+        try:
+            return (self.unified / "cgroup.freeze").read_text().strip() == "1"
+        except OSError:
+            return False
 
     def freeze(self, on: bool = True) -> None:
         (self.unified / "cgroup.freeze").write_text("1" if on else "0")

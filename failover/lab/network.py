@@ -103,12 +103,18 @@ def store_rules(cuts: set[tuple[str, str]], host: str) -> str:
     return fresh + ("table inet failover-lab {\n" + "\n".join(drops) + "\n}\n" if drops else "")
 
 
+def mac(address: str) -> str:
+    """The hardware address that a host keeps over its boots, from its first address: "10.77.0.1/16"."""
+    return "02:00:" + ":".join(f"{int(byte):02x}" for byte in address.partition("/")[0].split("."))
+
+
 def link_commands(host: str, switch: Path, addresses: tuple[str, ...]) -> list[list[str]]:
     """What a booting host runs in its own network namespace while it still sees the machine's files."""
+    pair = ["type", "veth", "peer", "name", host, "netns", str(switch)]
     adds = [["ip", "addr", "add", address, "dev", "eth0"] for address in addresses]
     return [
         ["ip", "link", "set", "lo", "up"],
-        ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", host, "netns", str(switch)],
+        ["ip", "link", "add", "eth0", "address", mac(addresses[0]), *pair],
         *[[*add, "nodad"] if ":" in add[3] else add for add in adds],
         ["ip", "link", "set", "eth0", "up"],
         ["nsenter", f"--net={switch}", "ip", "link", "set", host, "master", "br0", "up"],

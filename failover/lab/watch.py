@@ -78,7 +78,7 @@ def _observe(groups: dict[str, Path], addresses: set[bytes]) -> None:
     due = time.monotonic()
     while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
         due = max(due + PERIOD_S, time.monotonic())
-        speaks = _speakers(frames, addresses)
+        speaks = _speakers(frames, addresses) & set(groups)
         runs = [host for host, group in groups.items() if _runs(group)]
         lost += struct.unpack("II", frames.getsockopt(_SOL_PACKET, _STATISTICS, 8))[1]
         seen = {"runs": runs, "speaks": sorted(speaks), "lost": lost}
@@ -101,7 +101,7 @@ def _speakers(frames: socket.socket, addresses: set[bytes]) -> set[str]:
     try:
         while True:
             frame, origin = frames.recvfrom(64)
-            if source_of(frame) in addresses:
+            if source_of(frame) in addresses:  # seen at the port, and again at the bridge
                 ports.add(origin[0])
     except BlockingIOError:
         return ports
