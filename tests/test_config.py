@@ -334,6 +334,23 @@ def test_refused_in_the_cluster(changed: dict[str, str], path: str, told: str) -
     assert told in problem.advice
 
 
+def test_no_second_problem_follows_from_the_first() -> None:
+    """What could not be read is neither missing, nor as in defaults, nor a ground to conclude from."""
+    (problem,) = problems(text(defaults="{backups: [alpha]}", vservers="{web1: {primary: alpha, backups: {}}}"))
+    assert problem.advice == "is a group of keys: write a list"
+    (problem,) = problems(text(hosts="{alpha: {address: 1}}", vservers="{web1: {primary: alpha, backups: []}}"))
+    assert problem.path == "hosts.alpha.address"
+    for rule in ("together_with", "apart_from"):
+        told = problems(vservers(a=f"primary: gama, backups: [], {rule}: b", b="primary: gama, backups: []"))
+        assert [problem.message for problem in told] == [
+            "'gama' is not under hosts",
+            "is not supported yet",
+            "'gama' is not under hosts",
+        ]
+    told = problems(vservers(a="primary: aplha, backups: [], together_with: b", b="primary: alpha, backups: []"))
+    assert [problem.message for problem in told] == ["'aplha' is not under hosts", "is not supported yet"]
+
+
 # Rules of keys that are not built yet are judged too, so the key itself is refused beside them.
 HOME = "primary: alpha, backups: []"
 

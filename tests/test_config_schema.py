@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from failover.config import Loaded, examine, load, text_of
+from failover.config import Loaded, load, parse, read_all, text_of
 from failover.config.read import plain, read
 from failover.config.schema import NOT_YET, patterns
 from failover.model import Cluster, Host, Sync, Vserver
@@ -136,8 +136,8 @@ def test_a_wrong_value_of_what_is_not_built_yet_is_told_as_well() -> None:
 
 
 def test_the_example_loads_without_a_warning() -> None:
-    loaded = examine(text_of(EXAMPLE), "cluster.yaml.example")
-    assert loaded == Loaded(load(EXAMPLE), ())
+    loaded = read_all(EXAMPLE)
+    assert loaded == Loaded(load(EXAMPLE), ()) == Loaded(parse(text_of(EXAMPLE)))
     assert set(loaded.cluster.vservers) == {"web1", "db1", "old"}
     assert loaded.cluster.vservers["db1"].sync == Sync("rsync", 2.0, 50 * 2**20, ("/tmp", "/var/cache"))
 

@@ -118,7 +118,7 @@ def test_what_is_not_yaml_is_told_in_one_line(source: str, told: str) -> None:
 FILES = {
     "latin1": (b"cluster: prod\nhosts: {caf\xe9: {}}", "{}: line 2, column 12  is not UTF-8 text: save it as UTF-8"),
     "utf-16": ("cluster: prod".encode("utf-16"), "{}: line 1, column 1  is not UTF-8 text: save it as UTF-8"),
-    "too large": (b"#" * 1_000_000, "{} is larger than 900 kB, more than ZooKeeper keeps in one record"),
+    "too large": (b"#" * 1_000_000, "{} is larger than 400 kB, more than ZooKeeper keeps in one record"),
 }
 
 

@@ -3,8 +3,8 @@
     text ── read ──▶ tree ── match ──▶ values and places ── check ──▶ rules between them ── build ──▶ Cluster
             (YAML)           (schema)
 
-`load` and `parse` are for whoever needs the Cluster; `examine` is for the commands that show warnings too. A tree that
-was read from a part of another file (a story of the simulator) can be given in place of the text.
+`load` and `parse` are for whoever needs the Cluster; `read_all` and `examine` are for whoever shows the warnings too. A
+tree that was read from a part of another file (a story of the simulator) can be given in place of the text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from failover.config.read import Node, read, text_of
 from failover.config.schema import SCHEMA
 from failover.model import Cluster
 
-__all__ = ["BadConfig", "Loaded", "Mark", "Problem", "examine", "load", "parse", "text_of"]
+__all__ = ["BadConfig", "Loaded", "Mark", "Problem", "examine", "load", "parse", "read_all", "text_of"]
 
 _STORY_MAY_OMIT = frozenset(("cluster", "zookeeper", "address"))
 
@@ -33,7 +33,12 @@ class Loaded:
 
 def load(path: Path) -> Cluster:
     """The cluster of a file; raises BadConfig."""
-    return parse(text_of(path), str(path))
+    return read_all(path).cluster
+
+
+def read_all(path: Path) -> Loaded:
+    """The cluster of a file and its warnings; raises BadConfig."""
+    return examine(text_of(path), str(path))
 
 
 def parse(text: str | Node, where: str = "cluster.yaml", *, story: bool = False) -> Cluster:

@@ -15,7 +15,7 @@ import yaml
 
 from failover.config.problem import BadConfig, Mark, Problem, quoted
 
-LARGEST_BYTES = 900_000  # ZooKeeper keeps the file in one record, and takes no record beyond 1 MiB
+LARGEST_BYTES = 400_000  # ZooKeeper keeps the file and what was read from it in one record of at most 1 MiB
 _DEEPEST = 40
 _START = Mark(1, 1)
 _SHARE = "write the value itself; what all vservers share belongs under defaults"
@@ -91,7 +91,7 @@ def read(text: str, where: str = "cluster.yaml") -> Node:
     """The tree of one YAML document; raises BadConfig with every problem that can be told."""
     builder = _Builder()
     try:
-        for event in yaml.parse(text.removeprefix("\ufeff"), Loader=yaml.BaseLoader):
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
             builder.take(event)
     except yaml.reader.ReaderError as error:
         builder.problems.append(_unreadable(text, error))
