@@ -483,6 +483,20 @@ def test_a_damaged_cache_is_noticed_and_not_trusted(first: Path, vservers: Path,
     assert left(vservers) == [] and not (tmp_path / good.name).exists()
 
 
+@pytest.mark.needs("debian")
+def test_a_cache_that_is_prepared_already_is_left_as_it_is(first: Path) -> None:
+    said: list[str] = []
+    Debian(packages=PACKAGES).prepare(CACHE, said.append)
+    assert said == []
+
+
+@pytest.mark.needs("debian")
+def test_a_preparation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no suite 'nosuch'"):
+        Debian(suite="nosuch", mirror="file:///var/empty").prepare(tmp_path / "cache", print)
+    assert left(tmp_path / "cache") == []
+
+
 WRONG: dict[str, tuple[Method, type[FailoverError], str]] = {
     "an unknown suite": (Debian(suite="nosuch", mirror="file:///var/empty"), BadInput, "no suite 'nosuch'"),
     "no archive that answers": (Debian(mirror="http://127.0.0.1:9/"), Unreachable, "Could not connect to 127.0.0.1"),
