@@ -42,8 +42,10 @@ def perform(lab: Lab, event: str) -> None:
     """Do one event, and wait for its end if it ends by itself."""
     later = begin(lab, event)
     if later:
-        time.sleep(later.after_s)
-        later.do()
+        try:
+            time.sleep(later.after_s)
+        finally:
+            later.do()
 
 
 def begin(lab: Lab, event: str) -> Later | None:
@@ -141,12 +143,12 @@ def _kill(lab: Lab, service: str, host: str) -> None:
     _signal(lab, service, host, signal.SIGKILL)
 
 
-def _stop(lab: Lab, service: str, host: str) -> None:
+def stop_service(lab: Lab, service: str, host: str) -> None:
     lab.host(host).hold(service, down=True)
     _kill(lab, service, host)
 
 
-def _start(lab: Lab, service: str, host: str) -> None:
+def start_service(lab: Lab, service: str, host: str) -> None:
     lab.host(host).hold(service, down=False)
 
 
@@ -173,8 +175,10 @@ def _leader(lab: Lab) -> str:
 
 def _leader_stop(lab: Lab, _words: list[str]) -> Later:
     host = _leader(lab)
-    _stop(lab, "leader", host)
-    return Later(LEADER_REST_S, f"the leader's process on {host} is started again", lambda: _start(lab, "leader", host))
+    stop_service(lab, "leader", host)
+    return Later(
+        LEADER_REST_S, f"the leader's process on {host} is started again", lambda: start_service(lab, "leader", host)
+    )
 
 
 def _store(lab: Lab, do: Callable[[Lab, str, str], None]) -> None:
@@ -184,8 +188,8 @@ def _store(lab: Lab, do: Callable[[Lab, str, str], None]) -> None:
 
 
 def _store_restart(lab: Lab, _words: list[str]) -> None:
-    _store(lab, _stop)
-    _store(lab, _start)
+    _store(lab, stop_service)
+    _store(lab, start_service)
 
 
 # --- disks and vservers
@@ -200,6 +204,15 @@ def _disk_full(lab: Lab, words: list[str]) -> None:
 
 def _disk_free(lab: Lab, words: list[str]) -> None:
     lab.exec(words[0], ["sh", "-c", f"rm -f {_FILLER}; sync -f /vservers"])
+
+
+def _crash(lab: Lab, words: list[str]) -> None:
+    """The vserver's first process dies, wherever it runs."""
+    for host in _powered(lab):
+        if pid := lab.host(host).vserver(words[0]):
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise Refused(f"{words[0]} runs on no host")
 
 
 def _command(lab: Lab, words: Sequence[str]) -> None:
@@ -224,17 +237,18 @@ _FAULTS: dict[str, tuple[int, int, Fault]] = {
     "cut": (2, 3, _cut),
     "mend": (2, 3, _mend),
     "stall": (2, 2, _stall),
-    "store-down": (0, 0, lambda lab, _words: _store(lab, _stop)),
-    "store-up": (0, 0, lambda lab, _words: _store(lab, _start)),
+    "store-down": (0, 0, lambda lab, _words: _store(lab, stop_service)),
+    "store-up": (0, 0, lambda lab, _words: _store(lab, start_service)),
     "store-restart": (0, 0, _store_restart),
-    "agent-stop": (1, 1, lambda lab, words: _stop(lab, "agent", words[0])),
-    "agent-start": (1, 1, lambda lab, words: _start(lab, "agent", words[0])),
+    "agent-stop": (1, 1, lambda lab, words: stop_service(lab, "agent", words[0])),
+    "agent-start": (1, 1, lambda lab, words: start_service(lab, "agent", words[0])),
     "agent-restart": (1, 1, _killed("agent")),
     "agent-hang": (2, 2, _hung("agent")),
     "guard-stop": (1, 1, _killed("guard")),
     "guard-hang": (2, 2, _hung("guard")),
     "leader-stop": (0, 0, _leader_stop),
     "leader-hang": (1, 1, lambda lab, words: _hang(lab, "leader", _leader(lab), words[0])),
+    "crash": (1, 1, _crash),
     "disk-full": (1, 1, _disk_full),
     "disk-free": (1, 1, _disk_free),
 }

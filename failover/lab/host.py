@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from agents.command import CommandFailed, Done, run
 from failover.errors import FailoverError, Refused
-from failover.lab import cgroups, network
+from failover.lab import cgroups, network, services
 from failover.lab.cgroups import Group, Hierarchy
 from failover.lab.place import CACHE, CONTROL, ETC, LOGS, STATE, Place
 from failover.lab.services import Runs
@@ -85,6 +85,14 @@ class Host:
         record = self.directory / "control" / f"{name}.pid"
         return self._process(record.read_text().strip()) if record.exists() else None
 
+    def vserver(self, name: str) -> int | None:
+        """The first process of a vserver that runs here, as the machine counts."""
+        return next((pid for pid in self.group.pids(f"vserver/{name}/payload") if _numbers(pid)[-1:] == ["1"]), None)
+
+    def missing(self) -> list[str]:
+        """Which of its services do not run."""
+        return [name for name in services.processes(self.runs) if self.service(name) is None]
+
     def hold(self, service: str, down: bool) -> None:
         """Let a service not be started again, or be started again."""
         mark = self.directory / "control" / f"{service}.down"
@@ -95,6 +103,7 @@ class Host:
         if self.powered:
             raise Refused(f"{self.name} has power already")
         self.group.make()
+        self._forget_services()
         plan = self.directory / "boot.json"
         CACHE.mkdir(parents=True, exist_ok=True)
         device = self._attach()
@@ -159,12 +168,13 @@ class Host:
 
     def _process(self, inner: str) -> int | None:
         """Which of its own processes bears this id in the host itself."""
-        for pid in self.group.pids(_LEAF):
-            with suppress(OSError):
-                status = Path(f"/proc/{pid}/status").read_text()
-                if status.partition("NSpid:")[2].partition("\n")[0].split()[1:] == [inner]:
-                    return pid
-        return None
+        return next((pid for pid in self.group.pids(_LEAF) if _numbers(pid)[1:] == [inner]), None)
+
+    def _forget_services(self) -> None:
+        """The numbers of the last boot are others' in this one; a store that is down stays down."""
+        for record in (self.directory / "control").iterdir():
+            if record.name != "zookeeper.down":
+                record.unlink()
 
     def _no_power(self) -> NoReturn:
         raise Refused(f"{self.name} has no power", hint=f"failover lab power-on {self.name}")
@@ -214,6 +224,15 @@ class Host:
     def _detach(self) -> None:
         """Let go of the loop device: at once, or, while it is mounted, when the last mount is gone."""
         detach(self.directory, wait=not self.powered)
+
+
+def _numbers(pid: int) -> list[str]:
+    """A process's number on the machine, then in the host, then in the vserver; nothing when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return []
+    return status.partition("NSpid:")[2].partition("\n")[0].split()
 
 
 def detach(below: Path, *, wait: bool = True, timeout_s: float = 10.0) -> None:

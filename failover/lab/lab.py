@@ -60,24 +60,24 @@ class Lab:
         disk: str = "4G",
         timeout_s: float = 60.0,
     ) -> None:
-        """Returns when ZooKeeper has a quorum. `config`: a cluster.yaml whose hosts the lab shall have instead of
-        `hosts` hosts without vservers."""
+        """Returns when every service runs and ZooKeeper has a quorum. `config`: a cluster.yaml whose hosts the lab
+        shall have, instead of `hosts` hosts without vservers."""
         text, addresses = _cluster(self.place.name, hosts, config)
         wanted = _description(addresses, services, fs, disk)
         with self._locked(make=True) as lock:
             if self.is_up:
                 raise Refused(f"lab {self.place.name} is up", hint=f"failover lab down --name {self.place.name}")
             self._clear()
-            self.place.description.write_text(json.dumps(wanted, indent=2))
-            self._know(wanted)
-            self._found(text, addresses)
-            self.switch.make()
-            Group(self.place.group()).make()
-            Group(self.place.group()).delegate()
-            booting = [(host, host.power_on(lock, set())) for host in self.hosts.values()]
-            for host, process in booting:
-                host.booted(process)
-            self.place.ready.touch()
+            try:
+                self.place.description.write_text(json.dumps(wanted, indent=2))
+                self._know(wanted)
+                self._found(text, addresses)
+                self._boot(lock)
+                self.place.ready.touch()
+            except BaseException:
+                self._vanish()
+                raise
+        self.await_services(timeout_s)
         if "zookeeper" in services:
             self.await_store(timeout_s)
 
@@ -86,9 +86,21 @@ class Lab:
         if not self.place.directory.exists() and not self._remains():
             return
         with self._locked(make=True):
-            self._clear()
-            shutil.rmtree(self.place.directory)
-        with suppress(OSError):
+            self._vanish()
+
+    def _boot(self, lock: int) -> None:
+        self.switch.make()
+        group = Group(self.place.group())
+        group.make()
+        group.delegate()
+        booting = [(host, host.power_on(lock, set())) for host in self.hosts.values()]
+        for host, process in booting:
+            host.booted(process)
+
+    def _vanish(self) -> None:
+        self._clear()
+        shutil.rmtree(self.place.directory)
+        with suppress(OSError):  # not empty: other labs
             self.place.base.rmdir()
         self.hosts = {}
 
@@ -185,6 +197,16 @@ class Lab:
         cuts = sorted(f"{source} -> {target}" for source, target in self.switch.cuts()) if self.is_up else []
         return {"name": self.place.name, "up": self.is_up, "hosts": hosts, "cuts": cuts}
 
+    def await_services(self, timeout_s: float) -> None:
+        """Wait until every service of every host that has power has a process; the guard's agent counts as one."""
+        deadline = time.monotonic() + timeout_s
+        powered = [host for host in self.hosts.values() if host.powered]
+        while missing := [f"{name} of {host.name}" for host in powered for name in host.missing()]:
+            if time.monotonic() > deadline:
+                logs = self.place.directory / "hosts/*/log"
+                raise Unreachable(f"not started after {timeout_s:g} s: {', '.join(missing)}", hint=f"see {logs}")
+            time.sleep(0.05)
+
     def await_store(self, timeout_s: float) -> None:
         """Wait until some ZooKeeper server leads a quorum."""
         deadline = time.monotonic() + timeout_s
@@ -232,6 +254,7 @@ class Lab:
             etc.mkdir()
             (etc / "hosts").write_text(names)
             (etc / "hostname").write_text(f"{name}\n")
+            (etc / "passwd").write_text(_with_plain_root(Path("/etc/passwd").read_text()))
         real = {name: self.hosts[name] for name in self.real_hosts}
         identity.found({name: host.directory / "etc" for name, host in real.items()}, addresses, text, sys.executable)
         for name, host in real.items():
@@ -290,6 +313,12 @@ def _cluster(name: str, count: int, config: Path | None) -> tuple[str, dict[str,
                 f"a host of a lab cannot be called '{host}'", hint="up to 15 letters, not 'client' or 'store'"
             )
     return text, addresses
+
+
+def _with_plain_root(passwd: str) -> str:
+    """Root's shell reads no start-up files of this machine: they would run before every sync."""
+    lines = [f"{line.rpartition(':')[0]}:/bin/sh" if line.startswith("root:") else line for line in passwd.splitlines()]
+    return "\n".join(lines) + "\n"
 
 
 def _description(addresses: dict[str, str], chosen: Sequence[str], fs: str, disk: str) -> dict[str, object]:

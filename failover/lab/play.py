@@ -21,26 +21,35 @@ from failover.errors import BadInput, FailoverError
 from failover.lab import faults
 from failover.lab.lab import Lab
 
+Due = tuple[float, int, str, Callable[[], None] | None]  # when, in which order, its words, what ends an earlier one
+
 
 def play(lab: Lab, story: Path, say: Callable[[str], None] = print) -> None:
     """Every event at its time, one line each. An event that is refused is said and does not end the play."""
     order = itertools.count()
-    due = [(at_s, next(order), event, None) for at_s, event in events(story)]
-    queue: list[tuple[float, int, str, Callable[[], None] | None]] = list(due)
+    queue: list[Due] = [(at_s, next(order), event, None) for at_s, event in events(story)]
     heapq.heapify(queue)
     began = time.monotonic()
-    while queue:
-        at_s, _, text, ending = heapq.heappop(queue)
-        time.sleep(max(0.0, began + at_s - time.monotonic()))
-        said = ""
-        try:
-            later = ending() if ending else faults.begin(lab, text)
+    try:
+        while queue:
+            time.sleep(max(0.0, began + queue[0][0] - time.monotonic()))
+            _, _, text, ending = heapq.heappop(queue)
+            later, refused = _do(lab, text, ending)
+            at_s = time.monotonic() - began
             if later:
-                end_s = time.monotonic() - began + later.after_s
-                heapq.heappush(queue, (end_s, next(order), later.text, later.do))
-        except FailoverError as error:
-            said = f"  refused: {error}"
-        say(f"{time.monotonic() - began:8.3f} s  {text}{said}")
+                heapq.heappush(queue, (at_s + later.after_s, next(order), later.text, later.do))
+            say(f"{at_s:8.3f} s  {text}{refused}")
+    finally:
+        for _, _, _, ending in queue:  # interrupted: what ends by itself shall end
+            if ending:
+                ending()
+
+
+def _do(lab: Lab, text: str, ending: Callable[[], None] | None) -> tuple[faults.Later | None, str]:
+    try:
+        return (ending() if ending else faults.begin(lab, text)), ""
+    except FailoverError as error:
+        return None, f"  refused: {error}"
 
 
 def events(story: Path) -> list[tuple[float, str]]:

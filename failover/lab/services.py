@@ -45,11 +45,15 @@ SERVICES = {
     "leader": Service(lambda host, python: [python, "-m", "failover.leader", "--host", host]),
 }
 ALL = tuple(SERVICES)
-HELD = (*ALL, "agent")  # what the faults may stop and hang
 
 
 def gate(service: str, argv: Sequence[str]) -> list[str]:
     return ["sh", "-c", _GATE, str(CONTROL / service), *argv]
+
+
+def processes(runs: Runs) -> list[str]:
+    """What has a process where these services run: the guard's agent too."""
+    return [*runs, *(["agent"] if "guard" in runs else [])]
 
 
 def known(names: Sequence[str]) -> tuple[str, ...]:

@@ -127,6 +127,13 @@ def test_an_up_that_was_killed_is_followed_by_one_that_works(lab_named: Callable
     assert awaited(lambda: connects(lab, "hostA", "hostB"))
 
 
+def test_an_up_that_fails_leaves_nothing(lab_named: Callable[[str], Lab]) -> None:
+    lab = lab_named("small")
+    with pytest.raises(CommandFailed, match=r"mkfs\.btrfs"):
+        lab.up(1, services=QUIET, disk="1M")
+    assert left_of(lab.place.name) == [] and lab.hosts == {}
+
+
 def test_a_lab_that_is_up_is_not_brought_up_again(lab: Lab) -> None:
     with pytest.raises(Refused, match="is up: failover lab down"):
         Lab(lab.place.name).up(2, services=QUIET)
@@ -200,10 +207,19 @@ def test_a_service_that_dies_is_started_again_unless_it_is_held(lab: Lab) -> Non
     assert first is not None
     os.kill(first, signal.SIGKILL)
     assert awaited(lambda: host.service("sshd") not in (None, first) and connects(lab, "client", "hostA"))
-    faults._stop(lab, "sshd", "hostA")
+    faults.stop_service(lab, "sshd", "hostA")
     time.sleep(1.5)
     assert not connects(lab, "client", "hostA")
-    faults._start(lab, "sshd", "hostA")
+    faults.start_service(lab, "sshd", "hostA")
+    assert awaited(lambda: connects(lab, "client", "hostA"))
+
+
+def test_a_boot_knows_nothing_of_the_services_of_the_last(lab: Lab) -> None:
+    faults.stop_service(lab, "sshd", "hostA")
+    lab.power_off("hostA")
+    assert lab.host("hostA").missing() == ["sshd"]
+    lab.power_on("hostA")
+    lab.await_services(30)
     assert awaited(lambda: connects(lab, "client", "hostA"))
 
 
