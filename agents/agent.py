@@ -186,7 +186,7 @@ def main() -> None:
         host=options.host,
         timing=timing,
         changed=wake.set,
-        session_path=Path("/run/failover/session.json"),
+        session_file=Path("/run/failover/session.json"),
     )
     recover(cluster.vservers)
     machine = RealMachine(options.host, changed=wake.set)

@@ -65,8 +65,7 @@ def _play(lab: Lab) -> dict[str, float | int | bool]:
     from failover.lab.writer import Writer
 
     _set_up(lab)
-    client = lab.host("client")
-    with Probe(lab, sample.URL) as probe, Writer(client, sample.ADDRESS) as writer:
+    with Probe(lab, sample.URL) as probe, Writer(lab, sample.ADDRESS) as writer:
         sample.await_("write", lambda: len(writer.rows) > 20)
         sample.await_("fresh replicas", lambda: sample.fresh(lab))
         _show(lab)
@@ -118,9 +117,8 @@ def _lost_rows(lab: Lab, writer: Writer, before: float, answered: float, since: 
     """Rows acknowledged to the client in that time and not in the database, once it takes new rows again."""
     from failover.lab import sample
 
-    sample.await_("new row", lambda: any(at > answered for at in list(writer.rows.values())))
-    acknowledged = {n for n, at in list(writer.rows.items()) if since < at < before}
-    return len(acknowledged - sample.rows(lab))
+    sample.await_("new row", lambda: writer.acknowledged(answered, time.monotonic()))
+    return len(writer.acknowledged(since, before) - sample.rows(lab))
 
 
 def _show(lab: Lab) -> None:

@@ -10,7 +10,6 @@ import json
 import time
 from dataclasses import dataclass
 
-from failover.errors import Unreachable
 from failover.lab import sample
 from failover.lab.lab import Lab
 from failover.lab.probe import Probe
@@ -46,7 +45,7 @@ def take_over(lab: Lab, probe: Probe, source: str, ask: str) -> Takeover:
     """Cut the power of the owner `source`; `ask`: a host that stays up and is asked what happened."""
     began = time.time()
     cut = lab.power_off(source)
-    answered = _answered_after(probe, cut)
+    answered = probe.await_answer(after=cut + 0.1, timeout_s=ANSWER_WITHIN_S)
     events = _events_since(lab, ask, began)
     taken = next(event for event in events if event["kind"] == "takeover")
     sample.await_("event of the start", lambda: _running(_events_since(lab, ask, began), taken["host"]))
@@ -71,7 +70,7 @@ def move(lab: Lab, probe: Probe, target: str, ask: str) -> float:
     began = time.monotonic()
     sample.failover(lab, ask, "move", sample.NAME, target)
     moved = time.monotonic()
-    answered = _answered_after(probe, moved)
+    answered = probe.await_answer(after=moved, timeout_s=ANSWER_WITHIN_S)
     return probe.longest_outage(began, answered)
 
 
@@ -84,16 +83,6 @@ def bring_back(lab: Lab, host: str, ask: str) -> None:
 def _follows(lab: Lab, host: str, ask: str) -> bool:
     found = sample.status(lab, ask)
     return bool(found["vservers"][sample.NAME]["backups"][host]["up"]) and sample.fresh(lab, ask)
-
-
-def _answered_after(probe: Probe, moment: float) -> float:
-    deadline = time.monotonic() + ANSWER_WITHIN_S
-    while time.monotonic() < deadline:
-        first = probe.first_answer_after(moment)
-        if first is not None:
-            return first
-        time.sleep(0.02)
-    raise Unreachable(f"{sample.URL} did not answer within {ANSWER_WITHIN_S:g} s")
 
 
 def _events_since(lab: Lab, ask: str, began: float) -> list[dict]:  # type: ignore[type-arg]

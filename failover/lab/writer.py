@@ -1,21 +1,20 @@
-"""A database client outside: it inserts numbered rows one by one, and remembers which ones were acknowledged.
+"""A database client outside: it inserts numbered rows one by one, and tells which ones were acknowledged, and when.
 
-`python -m failover.lab.writer ADDRESS` runs it in the client host and prints a line per acknowledged row: its number
-and the moment (CLOCK_MONOTONIC). A row whose answer was lost is never tried again under the same number.
+A row whose answer was lost is never tried again under the same number.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import subprocess
 import sys
-import threading
 import time
-from types import TracebackType
+from typing import Any
 
-from failover.lab.host import Host
+from failover.lab.lab import Lab
+from failover.lab.observer import Observer, say
+from failover.lab.place import CLIENT
 
 PAUSE_S = 0.02
 ANSWER_S = 1.0
@@ -26,36 +25,28 @@ def psql(address: str) -> list[str]:
     return ["psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-h", address, "-U", "demo", "-d", "demo"]
 
 
-class Writer:
-    """The same as a context: `rows` maps each acknowledged number to its moment."""
+class Writer(Observer):
+    """`rows`: each acknowledged number and its moment (CLOCK_MONOTONIC)."""
 
-    def __init__(self, client: Host, address: str) -> None:
+    def __init__(self, lab: Lab, address: str) -> None:
+        super().__init__(lab.host(CLIENT).command([sys.executable, "-m", "failover.lab.writer", address]))
         self.rows: dict[int, float] = {}
-        argv = client.command([sys.executable, "-m", "failover.lab.writer", address])
-        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            row = json.loads(line)
-            self.rows[row["n"]] = row["at"]
+    def see(self, said: dict[str, Any]) -> None:
+        self.rows[said["n"]] = said["at"]
 
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.wait()
-        self._reader.join()
+    def acknowledged(self, since: float, until: float) -> set[int]:
+        with self.watching():
+            return {number for number, at in self.rows.items() if since < at < until}
 
 
-def main() -> None:
-    address, number = sys.argv[1], 0
-    while True:
+# --- the process in the client host
+
+
+def _write(address: str) -> None:
+    say({})
+    number = 0
+    while not _ended():
         client = subprocess.Popen(
             psql(address),
             stdin=subprocess.PIPE,
@@ -67,25 +58,28 @@ def main() -> None:
         number = _insert(client, number)
         client.kill()
         client.wait()
-        time.sleep(PAUSE_S)
 
 
 def _insert(client: subprocess.Popen[str], number: int) -> int:
-    """Row after row until one is not answered; returns the next number."""
+    """Row after row until one is not answered; returns the last number that was tried."""
     assert client.stdin is not None and client.stdout is not None
-    while True:
+    while not _ended():
         number += 1
         try:
             client.stdin.write(f"insert into {TABLE} values ({number}) returning n;\n")
             client.stdin.flush()
         except OSError:
             return number
-        ready, _, _ = select.select([client.stdout], [], [], ANSWER_S)
-        if not ready or client.stdout.readline().strip() != str(number):
+        answered, _, _ = select.select([client.stdout], [], [], ANSWER_S)
+        if not answered or client.stdout.readline().strip() != str(number):
             return number
-        print(json.dumps({"n": number, "at": time.monotonic()}), flush=True)
-        time.sleep(PAUSE_S)
+        say({"n": number, "at": time.monotonic()})
+    return number
+
+
+def _ended() -> bool:
+    return bool(select.select([sys.stdin], [], [], PAUSE_S)[0])
 
 
 if __name__ == "__main__":
-    main()
+    _write(sys.argv[1])
