@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,13 +26,10 @@ from failover.model import (
     frozen_map,
 )
 from failover.records import HISTORY_MAX
-from failover.simulate.memory import MemoryStore, World
-from failover.store import Change, Store
-from failover.timing import Timing
-from failover.zookeeper import ZooKeeperStore
-from tests.zookeeper_server import Cable, ZooKeeperServers
+from failover.store import Change
+from tests.stores import InMemory, InZooKeeper, Stores
+from tests.zookeeper_server import ZooKeeperServers
 
-TIMING = Timing(session_s=1.5)
 CLUSTER = Cluster(
     "contract",
     hosts=frozen_map({"alpha": Host("alpha", "10.0.0.1"), "beta": Host("beta", "10.0.0.2")}),
@@ -42,103 +37,6 @@ CLUSTER = Cluster(
 )
 FIRST = Assignment("web1", "alpha", 1)
 TAKEN = Assignment("web1", "beta", 2)
-
-
-class Stores:
-    """Opens stores upon one cluster, and can cut each of them off."""
-
-    def __init__(self) -> None:
-        self.opened: list[Any] = []
-
-    def open(self, role: str, host: str | None = None) -> Any:
-        raise NotImplementedError
-
-    def cut(self, store: Any) -> None:
-        raise NotImplementedError
-
-    def mend(self, store: Any) -> None:
-        raise NotImplementedError
-
-    def until(self, holds: Callable[[], object]) -> None:
-        """Wait for what must become true in a moment."""
-        raise NotImplementedError
-
-    def fresh(self, role: str, host: str | None = None) -> Any:
-        store = self.open(role, host)
-        self.until(lambda: store.fresh)
-        return store
-
-    def gone(self, host: str) -> None:
-        """Wait until the session of a host that was cut off has ended."""
-        observer = self.opened[0]
-        self.until(lambda: not observer.view().leases[host].alive)
-
-    def close(self) -> None:
-        for store in self.opened:
-            store.close()
-
-
-class InMemory(Stores):
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = 1000.0
-        self._world = World(lambda: self._now)
-
-    def open(self, role: str, host: str | None = None) -> Store:
-        store = MemoryStore(self._world, role=role, host=host, timing=TIMING)  # type: ignore[arg-type]
-        self.opened.append(store)
-        return store
-
-    def cut(self, store: Any) -> None:
-        store.cut()
-
-    def mend(self, store: Any) -> None:
-        store.mend()
-
-    def until(self, holds: Callable[[], object]) -> None:
-        for _ in range(100):
-            if holds():
-                return
-            self._now += 0.05
-            self._world.expire()
-        raise AssertionError("it did not become true within 5 s of the world's time")
-
-
-class InZooKeeper(Stores):
-    count = 0
-
-    def __init__(self, server: str) -> None:
-        super().__init__()
-        InZooKeeper.count += 1
-        self._server, self._name = server, f"contract{InZooKeeper.count}"
-        self._cables: dict[int, Cable] = {}
-
-    def open(self, role: str, host: str | None = None) -> Store:
-        cable = Cable(self._server)
-        store = ZooKeeperStore(self._name, [cable.client], "user:secret", role=role, host=host, timing=TIMING)  # type: ignore[arg-type]
-        self._cables[id(store)] = cable
-        self.opened.append(store)
-        return store
-
-    def cut(self, store: Any) -> None:
-        self._cables[id(store)].pull()
-        self.until(lambda: not store.connected)
-
-    def mend(self, store: Any) -> None:
-        self._cables[id(store)].plug()
-
-    def until(self, holds: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 20
-        while not holds():
-            assert time.monotonic() < deadline, "it did not become true"
-            time.sleep(0.005)
-
-    def close(self) -> None:
-        for cable in self._cables.values():
-            cable.plug()
-        super().close()
-        for cable in self._cables.values():
-            cable.close()
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +135,7 @@ def test_history_is_in_order_and_keeps_the_newest(stores: Stores) -> None:
     kept = leader.history()
     assert [event.at for event in kept] == [float(number) for number in range(100, HISTORY_MAX + 100)]
     assert [event.at for event in leader.history(limit=3)] == [1097.0, 1098.0, 1099.0]
+    assert len(leader.history(limit=2 * HISTORY_MAX)) == HISTORY_MAX
 
 
 def test_without_cluster_yaml_there_is_no_view(stores: Stores) -> None:
@@ -287,6 +186,17 @@ def test_a_deposed_leader_cannot_write(stores: Stores) -> None:
     assert old.lead() is None
     assert new.commit(Change(assignments=(FIRST,)))
     assert new.view().holds == ()
+
+
+def test_a_leader_that_does_not_know_of_its_fall_cannot_write(stores: Stores) -> None:
+    old, new = leading(stores, "alpha"), stores.fresh("leader", "beta")
+    stores.depose(old)
+    stores.until(new.lead)
+    assert not old.commit(Change(assignments=(FIRST,)))
+    old.hold([Hold("web1", "the old one's")])
+    assert new.view().assignments == {}
+    assert new.view().holds == ()
+    stores.until(lambda: old.fresh and old.lead() is None)
 
 
 def test_nobody_commits_without_leadership(stores: Stores) -> None:
@@ -355,6 +265,10 @@ def test_every_renewal_has_a_version_and_only_acknowledged_ones_count(stores: St
 def test_a_host_that_is_cut_off_is_seen_to_be_gone(stores: Stores) -> None:
     agent, leader = stores.fresh("agent", "alpha"), leading(stores)
     stores.until(lambda: leader.view().leases["alpha"].alive)
+    joined_at = agent.renewed_at
+    for number in range(1, 6):
+        agent.renew(joined_at + number / 1000)
+    stores.until(lambda: agent.renewed_at == joined_at + 0.005)
     stores.cut(agent)
     assert not agent.fresh
     stores.until(lambda: not leader.view().leases["alpha"].alive)
@@ -393,6 +307,34 @@ def test_a_takeover_before_the_return_is_seen_by_who_returns(stores: Stores) -> 
     stores.mend(agent)
     stores.until(lambda: agent.fresh)
     assert agent.told().assignments == {"web1": TAKEN}, "fresh means that the takeover has been seen"
+
+
+def test_a_takeover_in_the_midst_of_the_return_is_seen_by_who_returns(stores: Stores) -> None:
+    leader = leading(stores)
+    told: list[Any] = []
+    armed: list[Change] = []
+
+    def clock() -> float:
+        """The agent looks at it just before it writes its lease: the last moment for a takeover."""
+        if armed:
+            assert leader.commit(armed.pop())
+        return 1.0
+
+    def changed() -> None:
+        if stores.opened[-1].fresh:
+            told.append(stores.opened[-1].told().assignments)
+
+    agent = stores.fresh("agent", "alpha", clock=clock, changed=changed)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.cut(agent)
+    stores.gone("alpha")
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    armed.append(Change(assignments=(TAKEN,), leases=(("alpha", leader.view().leases["alpha"].version),)))
+    told.clear()
+    stores.mend(agent)
+    stores.until(lambda: told)
+    assert not armed
+    assert told[0] == {"web1": TAKEN}, "at the first moment of freshness"
 
 
 def test_a_takeover_after_the_return_fails(stores: Stores) -> None:
@@ -451,8 +393,7 @@ def test_what_needs_the_store_says_that_it_cannot_be_reached(stores: Stores) -> 
     agent.report(Report("alpha"))
 
 
-def test_the_caller_is_woken_by_what_concerns_it(stores: Stores, tmp_path: Path) -> None:
-    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+def test_the_caller_is_woken_by_what_concerns_it(stores: Stores) -> None:
     woken = {"agent": 0, "leader": 0}
 
     def note(who: str) -> Callable[[], None]:
@@ -461,16 +402,15 @@ def test_the_caller_is_woken_by_what_concerns_it(stores: Stores, tmp_path: Path)
 
         return changed
 
-    for store, who in ((agent, "agent"), (leader, "leader")):
-        if isinstance(store, MemoryStore):
-            store._changed = note(who)
-        else:
-            store._tell_caller = note(who)
+    agent = stores.fresh("agent", "alpha", changed=note("agent"))
+    leader = stores.fresh("leader", "beta", changed=note("leader"))
+    stores.until(leader.lead)
+    before = woken["agent"]
     assert leader.commit(Change(assignments=(FIRST,)))
-    stores.until(lambda: woken["agent"])
+    stores.until(lambda: woken["agent"] > before)
     before = woken["leader"]
     agent.report(Report("alpha"))
     stores.until(lambda: woken["leader"] > before)
     before = woken["agent"]
     stores.cut(agent)
-    assert woken["agent"] > before
+    stores.until(lambda: woken["agent"] > before)

@@ -145,7 +145,7 @@ class MemoryStore(Store):
         self._world, self._role, self._host, self._timing, self._changed = world, role, host, timing, changed
         self._clock = clock or world.clock
         self.session: int | None = session
-        self._connected = False
+        self._connected = self._fresh = False
         self._mirror: Mapping[str, Node] = {}  # while the connection is lost
         self._lease_version: int | None = None
         self._renewed_at: float | None = None
@@ -162,7 +162,7 @@ class MemoryStore(Store):
 
     @property
     def fresh(self) -> bool:
-        return self._connected
+        return self._fresh
 
     @property
     def session_s(self) -> float | None:
@@ -175,7 +175,7 @@ class MemoryStore(Store):
     def cut(self) -> None:
         """The cable is pulled, or the process is dead."""
         if self._connected and self.session is not None:
-            self._mirror, self._connected = self._world.nodes, False
+            self._mirror, self._connected, self._fresh = self._world.nodes, False, False
             self._world.cut(self.session, wrote=self._role == "agent")
             self._changed()
 
@@ -191,6 +191,7 @@ class MemoryStore(Store):
             self._claim(self.session)
             if self._report is not None:
                 self.report(self._report)
+        self._fresh = True
         self._changed()
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ from failover.records import Node
 from failover.writes import Check, Create, Delete, Set, Write
 
 _kazoo_log = logging.getLogger("failover.zookeeper.kazoo")
-_kazoo_log.setLevel(logging.ERROR)  # it repeats itself at each attempt, the store says each change once; for debugging: lower
+_kazoo_log.setLevel(logging.ERROR)  # it repeats itself at every attempt; the store says each change once
 
 _CLOSE_S = 2.0
 _CONFLICTS = (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)
