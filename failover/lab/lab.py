@@ -1,6 +1,6 @@
 """Several real hosts on one machine: up, down, and the hosts between.
 
-    up      directory and lock ─▶ what the hosts are given ─▶ switch ─▶ hosts ─▶ `ready` ─▶ ZooKeeper has a quorum
+    up      directory and lock ─▶ what the hosts are given ─▶ switch ─▶ hosts ─▶ services, a quorum ─▶ `ready`
     down    kill by cgroup ─▶ unmount ─▶ loop devices ─▶ cgroups ─▶ directory
 
 Rule 1: `down` takes away what exists, whoever left it and however far `up` got; it needs no memory but the lab's name.
@@ -60,8 +60,10 @@ class Lab:
         disk: str = "4G",
         timeout_s: float = 60.0,
     ) -> None:
-        """Returns when every service runs and ZooKeeper has a quorum. `config`: a cluster.yaml whose hosts the lab
-        shall have, instead of `hosts` hosts without vservers."""
+        """Returns when every service runs and ZooKeeper has a quorum; who waits in vain finds the hosts as they are.
+
+        `config`: a cluster.yaml whose hosts the lab shall have, instead of `hosts` hosts without vservers.
+        """
         text, addresses = _cluster(self.place.name, hosts, config)
         wanted = _description(addresses, services, fs, disk)
         with self._locked(make=True) as lock:
@@ -73,13 +75,13 @@ class Lab:
                 self._know(wanted)
                 self._found(text, addresses)
                 self._boot(lock)
-                self.place.ready.touch()
             except BaseException:
                 self._vanish()
                 raise
-        self.await_services(timeout_s)
-        if "zookeeper" in services:
-            self.await_store(timeout_s)
+            self.await_services(timeout_s)
+            if "zookeeper" in services:
+                self.await_store(timeout_s)
+            self.place.ready.touch()
 
     def down(self) -> None:
         """Take away all that exists of it; harmless when nothing does."""
@@ -184,7 +186,7 @@ class Lab:
         return self.host(name).exec(argv, timeout_s=timeout_s, expect=expect)
 
     def status(self) -> dict[str, object]:
-        ports = self.switch.ports() if self.is_up else {}
+        ports = self.switch.ports() if self.switch.exists else {}
         hosts = {
             name: {
                 "power": "on" if host.powered else "off",
@@ -194,7 +196,7 @@ class Lab:
             }
             for name, host in self.hosts.items()
         }
-        cuts = sorted(f"{source} -> {target}" for source, target in self.switch.cuts()) if self.is_up else []
+        cuts = sorted(f"{source} -> {target}" for source, target in self.switch.cuts()) if self.switch.exists else []
         return {"name": self.place.name, "up": self.is_up, "hosts": hosts, "cuts": cuts}
 
     def await_services(self, timeout_s: float) -> None:

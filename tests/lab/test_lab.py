@@ -343,6 +343,24 @@ def test_the_probe_sees_when_an_address_is_away(lab: Lab) -> None:
     assert {sample.what for sample in probe.samples if sample.answered} == {"connected"}
 
 
+def test_the_probe_hears_what_is_answered(lab: Lab) -> None:
+    serve = (
+        "mkdir -p /run/www && cd /run/www && echo it works > index.html && exec timeout 20 python3 -m http.server 80"
+    )
+    server = subprocess.Popen(lab.host("hostA").command(["sh", "-c", serve]), stderr=subprocess.DEVNULL)
+    with Probe(lab, "http://10.77.0.1/index.html") as probe:
+        probe.await_answer()
+        stop_at = time.monotonic()
+        lab.power_off("hostA")
+        assert server.wait(timeout=10) != 0
+        time.sleep(0.4)
+    lab.power_on("hostA")
+    ((start, _),) = probe.outages()
+    assert start < stop_at + 0.25
+    assert {sample.what for sample in probe.samples if sample.answered} == {"200 it works"}
+    assert probe.first_answer_after(stop_at + 0.25) is None
+
+
 @pytest.mark.parametrize(
     ("answers", "expected"),
     {
