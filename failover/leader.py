@@ -11,7 +11,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +51,9 @@ class Leader:
         epoch = self._store.lead()
         if epoch != self._epoch:
             log.info("%s", f"leading, epoch {epoch}" if epoch else "not leading any more")
-            self._epoch, self._running, self._lost = epoch, {}, frozenset()
+            self._epoch = epoch
+            if epoch is not None:
+                self._remember(self._store.history())
         if epoch is None or not self._store.fresh:
             return IDLE_S
         view, looked = self._store.view(), self._clock()
@@ -79,6 +81,12 @@ class Leader:
                 log.info("%s waits: %s", subject, text)
         self._shown = holds
 
+    def _remember(self, events: Sequence[Event]) -> None:
+        """What the leader before has already written down."""
+        self._running = {event.vserver: event.epoch for event in events if event.kind == "running" and event.vserver}
+        last = {event.host: event.kind for event in events if event.kind in ("lost", "back") and event.host}
+        self._lost = frozenset(host for host, kind in last.items() if kind == "lost")
+
     def _witness(self, view: View) -> None:
         """History also has what nobody decided: hosts lost and back, vservers seen running after a decision."""
         lost = frozenset(host for host, lease in view.leases.items() if not lease.alive)
@@ -87,12 +95,10 @@ class Leader:
         for name, word in view.assignments.items():
             report = own_report(view, word)
             if report and report.state is State.RUNNING and self._running.get(name) != word.epoch:
-                first = name not in self._running
                 self._running[name] = word.epoch
-                if not first or report.since_at >= word.owned_at:
-                    text = f"{name} runs on {word.owner}"
-                    facts = {f"{mark}_at": at for mark, at in report.marks.items()}
-                    events.append(Event("running", view.now, text, name, word.owner, word.epoch, facts))
+                facts = {f"{mark}_at": at for mark, at in report.marks.items()}
+                text = f"{name} runs on {word.owner}"
+                events.append(Event("running", view.now, text, name, word.owner, word.epoch, facts))
         if events:
             self._store.commit(Change(events=tuple(events)))
         self._lost = lost

@@ -56,7 +56,7 @@ def lines(view: View, *, coloured: bool = False) -> list[str]:
     for name, host in view.cluster.hosts.items():
         owns = [word.vserver for word in view.assignments.values() if word.owner == name]
         rows.append((name, host_state(view, name), " ".join(sorted(owns)) or "–", host.address))
-    return [*out, "", *_table(rows, coloured), *_salvaged(view)]
+    return [*out, "", *_table(rows, coloured), *_behind(view), *_salvaged(view)]
 
 
 def _row(view: View, vserver: Vserver) -> tuple[str, ...]:
@@ -106,6 +106,17 @@ def host_state(view: View, name: str) -> str:
 def _since(view: View, word: Assignment | None) -> str:
     report = own_report(view, word) if word else None
     return short(max(0.0, time.time() - report.since_at)) if report and report.since_at else "–"
+
+
+def _behind(view: View) -> list[str]:
+    """Why a copy does not get younger, in the owner's words."""
+    out = []
+    for name, word in sorted(view.assignments.items()):
+        report = own_report(view, word)
+        for host, shipment in sorted(report.shipments.items() if report else ()):
+            if shipment.because and alive(view, host):
+                out += _wrapped("  ", f"{name} on {host}: {shipment.because}", coloured=False)
+    return ["", "copies that do not get younger:", *out] if out else []
 
 
 def _salvaged(view: View) -> list[str]:
@@ -208,5 +219,12 @@ def _copy_data(view: View, vserver: Vserver, host: str) -> dict[str, Any]:
         "generation": replica.generation if replica else None,
         "diverged": replica.diverged if replica else None,
         "age_s": replica_age(view, vserver, host) if replica and not replica.diverged else None,
+        "because": _shipment_trouble(view, vserver, host),
         "salvaged": list(replica.salvaged) if replica else [],
     }
+
+
+def _shipment_trouble(view: View, vserver: Vserver, host: str) -> str:
+    word = view.assignments.get(vserver.name)
+    report = own_report(view, word) if word else None
+    return report.shipments[host].because if report and host in report.shipments else ""

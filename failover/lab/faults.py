@@ -139,13 +139,13 @@ def _signal(lab: Lab, service: str, host: str, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _kill(lab: Lab, service: str, host: str) -> None:
+def kill_service(lab: Lab, service: str, host: str) -> None:
     _signal(lab, service, host, signal.SIGKILL)
 
 
 def stop_service(lab: Lab, service: str, host: str) -> None:
     lab.host(host).hold(service, down=True)
-    _kill(lab, service, host)
+    kill_service(lab, service, host)
 
 
 def start_service(lab: Lab, service: str, host: str) -> None:
@@ -159,7 +159,7 @@ def _hang(lab: Lab, service: str, host: str, length: str) -> Later:
 
 
 def _killed(service: str) -> Fault:
-    return lambda lab, words: _kill(lab, service, words[0])
+    return lambda lab, words: kill_service(lab, service, words[0])
 
 
 def _hung(service: str) -> Fault:
