@@ -426,7 +426,7 @@ class ZooKeeperStore(Store):
             sessions = self._sessions
         try:
             epoch = self._stand(session.number)
-        except Unreachable as error:
+        except FailoverError as error:
             _log.warning("the election must wait: %s", error)
             return None
         with self._lock:
