@@ -1,4 +1,4 @@
-"""The `vserver` command as a person uses it, on a small host: namespaces with their own /vservers and /run, a bridge."""
+"""The `vserver` command as a person uses it, on a small host: namespaces with a /vservers and /run of their own."""
 
 from __future__ import annotations
 
