@@ -1,4 +1,4 @@
-"""Two hosts' worth of directories on one machine, joined by a real sshd of the test's own, for the replication tests."""
+"""Two hosts' worth of directories on one machine, joined by a real sshd of the test's own."""
 
 from __future__ import annotations
 
@@ -65,10 +65,19 @@ class Side:
 
 @dataclass
 class Hosts:
+    """Told that hostA owns v1 at epoch 1."""
+
     base: Path
     port: int
     a: Side
     b: Side
+
+    def clear(self) -> None:
+        """Both hosts as on the first day, under the same sshd."""
+        for side in (self.a, self.b):
+            shutil.rmtree(side.vservers)
+            side.vservers.mkdir()
+        self.tell("hostA", 1)
 
     def tell(self, owner: str, epoch: int) -> None:
         self.a.told(owner, epoch)
@@ -91,10 +100,10 @@ class Hosts:
         source: Side | None = None,
         target: Side | None = None,
         final: bool = True,
-        sync: Sync = Sync(),
+        sync: Sync | None = None,
     ) -> Shipped:
         here, there = source or self.a, target or self.b
-        vserver = Vserver(V1, here.name, (there.name,), sync=sync)
+        vserver = Vserver(V1, here.name, (there.name,), sync=sync or Sync())
         return ship.ship(
             vserver,
             here.live,
@@ -114,7 +123,7 @@ class Hosts:
 
 @contextmanager
 def two_hosts(backup_vservers: Path | None = None, source_vservers: Path | None = None) -> Iterator[Hosts]:
-    """hostA and hostB, each reachable from the other; told that hostA owns v1 at epoch 1."""
+    """hostA and hostB, each reachable from the other."""
     base = Path(tempfile.mkdtemp(prefix="rep-", dir="/tmp"))  # short: the path of a socket has 108 bytes
     sshd = None
     hosts = None
@@ -136,7 +145,7 @@ def two_hosts(backup_vservers: Path | None = None, source_vservers: Path | None 
         (base / "known_hosts").write_text(f"[127.0.0.1]:{hosts.port} {host_key}\n")
         (base / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1:{hosts.port}\nHostKey {base}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n"
-            f"AuthorizedKeysFile {base}/authorized_keys\nPermitRootLogin yes\nPasswordAuthentication no\nMaxStartups 50\n"
+            f"AuthorizedKeysFile {base}/authorized_keys\nPermitRootLogin yes\nPasswordAuthentication no\n"
         )
         Path("/run/sshd").mkdir(exist_ok=True, mode=0o755)
         sshd = subprocess.Popen(
@@ -180,18 +189,11 @@ def contents(tree: Path) -> dict[bytes, tuple[object, ...]]:
                 body = Path(os.fsdecode(path)).read_bytes()
                 inodes.setdefault(status.st_ino, []).append(name)
             elif stat.S_ISLNK(status.st_mode):
-                body = os.readlink(path)
+                body = os.fsencode(Path(os.fsdecode(path)).readlink())
             xattrs = {key: os.getxattr(path, key, follow_symlinks=False) for key in _xattrs(path)}
             device = status.st_rdev if stat.S_IFMT(status.st_mode) in (stat.S_IFCHR, stat.S_IFBLK) else 0
-            found[name] = (
-                oct(status.st_mode),
-                status.st_uid,
-                status.st_gid,
-                status.st_mtime_ns,
-                device,
-                body,
-                tuple(sorted(xattrs.items())),
-            )
+            owner = (oct(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
+            found[name] = (*owner, device, body, tuple(sorted(xattrs.items())))
         directories[:] = [name for name in directories if os.path.join(above, name) != root + b"/.failover"]  # noqa: PTH118
     for names in inodes.values():
         for name in names:

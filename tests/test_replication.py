@@ -1,4 +1,4 @@
-"""Rounds over a real sshd with real rsync: what a backup holds is always one complete generation, and exactly the source."""
+"""Rounds over a real sshd with real rsync: a backup holds one complete generation, and it is exactly the source."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agents.replication import generation
+from agents.replication.channel import Channel
 from agents.steps import Tree
 from failover.errors import Denied, FailoverError, Refused, Unreachable, Unsafe
 from failover.model import Replica, Sync
@@ -22,12 +26,17 @@ pytestmark = pytest.mark.needs("root", "rsync", "sshd")
 FILES = {"etc/passwd": "root", "etc/motd": "hello", "srv/deep/er/data": "one", "bin/tool": "#!", "top": "level"}
 
 
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Hosts]:
+    with two_hosts() as hosts:
+        yield hosts
+
+
 @pytest.fixture
-def hosts() -> Iterator[Hosts]:
-    with two_hosts() as pair:
-        pair.a.live.mkdir()
-        plant(pair.a.live, FILES)
-        yield pair
+def hosts(pair: Hosts) -> Hosts:
+    pair.clear()
+    plant(pair.a.live, FILES)
+    return pair
 
 
 def same(hosts: Hosts) -> None:
@@ -106,12 +115,13 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a deleted directory is deleted": lambda tree: shutil.rmtree(tree / "srv"),
     "a renamed directory moves": lambda tree: (tree / "srv").rename(tree / "opt"),
     "a swapped pair of files is swapped": lambda tree: (
-        (tree / "top").rename(tree / "t"), (tree / "bin/tool").rename(tree / "top"), (tree / "t").rename(tree / "bin/tool")
+        (tree / "top").rename(tree / "t"),
+        (tree / "bin/tool").rename(tree / "top"),
+        (tree / "t").rename(tree / "bin/tool"),
     ),
     "a new mode arrives": lambda tree: (tree / "bin/tool").chmod(0o4755),
     "a new owner of a file arrives": lambda tree: os.chown(tree / "top", 1234, 4321),
     "a new owner of a directory arrives": lambda tree: os.chown(tree / "srv/deep", 1234, 4321),
-    "a new mode of the tree itself arrives": lambda tree: tree.chmod(0o751),
     "a new time of a directory arrives": lambda tree: os.utime(tree / "srv/deep", ns=(1, 1_234_567_891)),
     "an extended attribute of a file arrives": lambda tree: os.setxattr(tree / "top", "user.colour", b"red"),
     "an extended attribute of a directory arrives": lambda tree: os.setxattr(tree / "srv", "user.colour", b"red"),
@@ -122,7 +132,10 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a symlink arrives as a symlink": lambda tree: (tree / "link").symlink_to("/etc/shadow"),
     "a fifo arrives": lambda tree: os.mkfifo(tree / "fifo"),
     "a socket arrives": _socket,
-    "devices arrive": lambda tree: (os.mknod(tree / "null", 0o20666, os.makedev(1, 3)), os.mknod(tree / "disk", 0o60600, os.makedev(7, 1))),
+    "devices arrive": lambda tree: (
+        os.mknod(tree / "null", 0o20666, os.makedev(1, 3)),
+        os.mknod(tree / "disk", 0o60600, os.makedev(7, 1)),
+    ),
     "evil names are only names": _evil_names,
     "an empty directory arrives": lambda tree: (tree / "empty/er").mkdir(parents=True),
     "a directory that becomes a file": lambda tree: (shutil.rmtree(tree / "srv"), plant(tree, {"srv": "now a file"})),
@@ -132,16 +145,42 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
+Contents = dict[bytes, tuple[object, ...]]
+
+
+@pytest.fixture(scope="module")
+def changed(pair: Hosts) -> dict[str, tuple[Contents, Contents, Contents]]:
+    """Each policy in a directory of its own, all in one round: before, wanted, arrived."""
+    pair.clear()
+    places = {policy: f"case{number}" for number, policy in enumerate(CHANGES)}
+    for place in places.values():
+        plant(pair.a.live / place, FILES)
+    pair.ship()
+    before = {policy: contents(pair.b.replica / place) for policy, place in places.items()}
+    for policy, place in places.items():
+        CHANGES[policy](pair.a.live / place)
+    done = pair.ship()
+    assert generation.replica(V1, pair.b.vservers) == Replica(done.generation, 1)
+    same(pair)
+    return {
+        policy: (before[policy], contents(pair.a.live / place), contents(pair.b.replica / place))
+        for policy, place in places.items()
+    }
+
+
 @pytest.mark.parametrize("policy", CHANGES)
-def test_a_change(hosts: Hosts, policy: str) -> None:
+def test_a_change(changed: dict[str, tuple[Contents, Contents, Contents]], policy: str) -> None:
+    before, wanted, arrived = changed[policy]
+    assert before != wanted, "the test changes nothing"
+    assert arrived == wanted
+
+
+def test_the_attributes_of_the_tree_itself_arrive(hosts: Hosts) -> None:
     hosts.ship()
-    before = contents(hosts.b.replica)
-    CHANGES[policy](hosts.a.live)
-    wanted = contents(hosts.a.live)
-    assert wanted != before, "the test changes nothing"
-    done = hosts.ship()
-    assert contents(hosts.b.replica) == wanted
-    assert generation.replica(V1, hosts.b.vservers) == Replica(done.generation, 1)
+    hosts.a.live.chmod(0o751)
+    os.setxattr(hosts.a.live, "user.colour", b"red")
+    hosts.ship()
+    same(hosts)
 
 
 def test_all_changes_one_after_the_other_and_at_once(hosts: Hosts) -> None:
@@ -205,11 +244,22 @@ def test_excluded_directories_arrive_empty(hosts: Hosts) -> None:
     assert sorted(path.name for path in (hosts.b.replica / "var/lib").iterdir()) == ["z"]
 
 
+CHURN = """
+import os, sys, time
+for number in range(10**9):
+    new, old = f"{sys.argv[1]}/t{number % 40}", f"{sys.argv[1]}/{number % 30}"
+    open(new, "w").write("y" * (number % 9999))
+    os.rename(new, old)
+    if number % 7 == 0:
+        os.unlink(old)
+    time.sleep(0.001)
+"""
+
+
 def test_a_running_vserver_may_remove_files_while_they_are_read(hosts: Hosts) -> None:
     for number in range(30):
         plant(hosts.a.live, {f"churn/{number}": "x" * 10_000})
-    script = "import os,sys,time\ni=0\nwhile 1:\n p=f'{sys.argv[1]}/churn/t{i%40}'\n open(p,'w').write('y'*i)\n os.rename(p,f'{sys.argv[1]}/churn/{i%30}')\n i+=1\n time.sleep(.0005)"
-    churn = subprocess.Popen(["/usr/bin/python3", "-c", script, hosts.a.live])
+    churn = subprocess.Popen([sys.executable, "-c", CHURN, hosts.a.live / "churn"])
     try:
         for _ in range(3):
             hosts.ship(final=False)
@@ -261,6 +311,7 @@ def test_refused(hosts: Hosts, policy: str) -> None:
         assert contents(hosts.b.replica) == before
 
 
+SERVER = "rsync --server -lHogDtpAXIRSe.LsfxCIvu --timeout=20 -@-1 --numeric-ids"
 COMMANDS = {
     "no command": "",
     "a shell": "bash -i",
@@ -268,37 +319,67 @@ COMMANDS = {
     "a verb with more": "state v1 1; touch {base}/pwned",
     "a name that is a path": "state ../../etc 1",
     "a scan of another place": "scan .. 1",
-    "a sending rsync": "rsync --server --sender -lHogDtpAXIRSe.LsfxCIvu --timeout=20 --numeric-ids . v1/1/1/",
-    "another destination": "rsync --server -lHogDtpAXIRSe.LsfxCIvu --timeout=20 --numeric-ids . {base}/",
-    "a destination that climbs": "rsync --server -lHogDtpAXIRSe.LsfxCIvu --timeout=20 --numeric-ids . v1/1/1/../../..",
-    "a staging that was not begun": "rsync --server -lHogDtpAXIRSe.LsfxCIvu --timeout=20 --numeric-ids . v1/1/7/",
-    "more options": "rsync --server -lHogDtpAXIRSe.LsfxCIvu --timeout=20 --numeric-ids --log-file={base}/pwned . v1/1/1/",
-    "a deleting rsync": "rsync --server -lHogDtprAXIRSe.LsfxCIvu --delete --timeout=20 --numeric-ids . v1/1/1/",
+    "a sending rsync": "rsync --server --sender -lHogDtpAXIRSe.LsfxCIvu --timeout=20 -@-1 --numeric-ids . v1/1/1/",
+    "another destination": SERVER + " . {base}/",
+    "a destination that climbs": SERVER + " . v1/1/1/../../..",
+    "a staging that was not begun": SERVER + " . v1/1/7/",
+    "more options": SERVER + " --log-file={base}/p . v1/1/1/",
+    "a deleting rsync": "rsync --server -lHogDtprAXIRSe.LsfxCIvu --delete --timeout=20 -@-1 --numeric-ids . v1/1/1/",
     "an unfinished quote": "state 'v1",
 }
 
 
+@pytest.fixture(scope="module")
+def shipped(pair: Hosts) -> Hosts:
+    pair.clear()
+    plant(pair.a.live, FILES)
+    pair.ship()
+    return pair
+
+
 @pytest.mark.parametrize("policy", COMMANDS)
-def test_the_forced_command_refuses(hosts: Hosts, policy: str) -> None:
-    hosts.ship()
-    before = contents(hosts.b.replica)
+def test_the_forced_command_refuses(shipped: Hosts, policy: str) -> None:
+    hosts, before = shipped, contents(shipped.b.replica)
     done = hosts.ssh(hosts.a, hosts.b, COMMANDS[policy].format(base=hosts.base))
     assert done.returncode in {error.exit_code for error in (FailoverError, Denied, Refused, Unsafe)} | {2}
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert not (hosts.base / "pwned").exists()
+    assert not any((hosts.base / name).exists() for name in ("p", "pwned"))
     assert contents(hosts.b.replica) == before
 
 
-def test_a_key_opens_no_forwarding(hosts: Hosts) -> None:
-    done = hosts.ssh(hosts.a, hosts.b, "state v1 1", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:22")
+def test_a_key_opens_no_forwarding(shipped: Hosts) -> None:
+    done = shipped.ssh(shipped.a, shipped.b, "state v1 1", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:22")
     assert done.returncode == 255
+
+
+def test_a_directory_exchanged_for_a_symlink_while_it_is_read_gives_nothing_of_the_host_away(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = hosts.base / "secret"
+    plant(secret, {"data": "the host's own"})
+    plant(hosts.a.live, {"trap/data": "x"})
+    send = Channel.send
+
+    def exchange_and_send(*args: Any, **named: Any) -> Any:
+        shutil.rmtree(hosts.a.live / "trap")
+        (hosts.a.live / "trap").symlink_to(secret)
+        monkeypatch.undo()
+        return send(*args, **named)
+
+    monkeypatch.setattr(Channel, "send", exchange_and_send)
+    with suppress(FailoverError):
+        hosts.ship(final=False)
+    found = [path for path in hosts.b.vservers.rglob("data") if "the host's own" in path.read_text()]
+    assert not found
+    hosts.ship()
+    same(hosts)
 
 
 # --- the backup's troubles --------------------------------------------------------------------------------------------
 
 
-def test_a_backup_without_sshd_is_one_clear_line(hosts: Hosts) -> None:
-    hosts.port = 1
+def test_a_backup_without_sshd_is_one_clear_line(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "port", 1)
     with pytest.raises(Unreachable, match=r"hostB cannot be reached .*Connection refused"):
         hosts.ship()
 

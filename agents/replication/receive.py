@@ -28,9 +28,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.replication import generation, rsync
+from agents.replication import incoming, rsync
 from agents.replication.beneath import scan
-from agents.replication.generation import Request
+from agents.replication.incoming import Request
 from agents.replication.manifest import FILE, Entries, encode_entries, text
 from agents.replication.record import VSERVERS, Place, check_name
 from agents.replication.salvage import acknowledged, unshipped
@@ -68,12 +68,12 @@ class Receiver:
                 return self._scan(Place(name, self.vservers))
             case ["begin", name, epoch, number, need]:
                 request = self._request(name, epoch, number)
-                generation.begin(request, _number(need), self.vservers)
+                incoming.begin(request, _number(need), self.vservers)
                 return b"{}"
             case ["commit", name, epoch, number]:
                 return self._commit(self._request(name, epoch, number), stdin())
             case ["abort", name, epoch, number]:
-                generation.abort(self._request(name, epoch, number), self.vservers)
+                incoming.abort(self._request(name, epoch, number), self.vservers)
                 return b"{}"
         raise Denied("only replicas are received here")
 
@@ -107,7 +107,7 @@ class Receiver:
         return request
 
     def _commit(self, request: Request, raw: bytes) -> bytes:
-        missing, kept = generation.commit(
+        missing, kept = incoming.commit(
             request, raw, lambda: self.authorize(request.name, request.epoch), self.vservers
         )
         return json.dumps({"missing": [text(path) for path in missing], "salvaged": str(kept) if kept else ""}).encode()
@@ -127,7 +127,7 @@ class Receiver:
         staging = place.staging(transfer.epoch, transfer.generation)
         if place.live.exists() or not staging.is_dir():
             raise Refused(f"generation {transfer.generation} of {place.name} was not begun here", hint="begin again")
-        generation.hold_transfer(place)
+        incoming.hold_transfer(place)
         os.chdir(staging)
         argv = rsync.serve(transfer, str(place.tree))
         os.execvpe(argv[0], argv, {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"})

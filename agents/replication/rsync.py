@@ -15,17 +15,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sysrsync.command_maker import get_rsync_command
-
 SYNTAX, PROTOCOL, FILE_IO, SOCKET, STREAM = 1, 2, 11, 10, 12
 PARTIAL, VANISHED, TIMEOUT, CONNECTION = 23, 24, 30, 255
 UNREACHABLE = frozenset({SOCKET, STREAM, TIMEOUT, 35, CONNECTION})  # 35: waiting for a daemon connection
 
 IO_TIMEOUT_S = 20
 _LETTERS = "-aHAXSI"
-_COMMON = ("--numeric-ids", "--from0", "--files-from=-")
+_NANOSECONDS = "--modify-window=-1"  # else a time that is right to the second is left as it is
+_COMMON = ("--numeric-ids", _NANOSECONDS, "--from0", "--files-from=-")
 _SERVER_FLAGS = re.compile(r"-lHogDtpAXIRSe\.[A-Za-z]{0,20}")
 _BANDWIDTH = re.compile(r"--bwlimit=[0-9]{1,9}")
+_SERVER_OPTIONS = (f"--timeout={IO_TIMEOUT_S}", "-@-1", "--numeric-ids")  # -@-1 is how rsync itself says _NANOSECONDS
 _DESTINATION = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})/([0-9]{1,18})/([0-9]{1,18})/?")
 
 
@@ -65,8 +65,7 @@ def serve(request: ServerRequest, replica: str) -> list[str]:
         "rsync",
         "--server",
         request.flags,
-        f"--timeout={IO_TIMEOUT_S}",
-        "--numeric-ids",
+        *_SERVER_OPTIONS,
         f"--compare-dest={replica}",
         ".",
         ".",
@@ -79,7 +78,7 @@ def server_request(words: Sequence[str]) -> ServerRequest | None:
         return None
     middle = [word for word in words[3:-2] if not _BANDWIDTH.fullmatch(word)]
     place = _DESTINATION.fullmatch(words[-1])
-    if middle != [f"--timeout={IO_TIMEOUT_S}", "--numeric-ids"] or words[-2] != "." or place is None:
+    if middle != list(_SERVER_OPTIONS) or words[-2] != "." or place is None:
         return None
     return ServerRequest(place[1], int(place[2]), int(place[3]), words[2])
 
@@ -90,5 +89,7 @@ def path_list(paths: Iterable[bytes]) -> bytes:
 
 
 def _argv(source: str, destination: str, options: Sequence[str], user_host: str | None) -> list[str]:
+    from sysrsync.command_maker import get_rsync_command  # here, because the receiving end has no use for it
+
     argv: list[str] = get_rsync_command(source, destination, destination_ssh=user_host, options=options)
     return argv

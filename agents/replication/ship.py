@@ -110,6 +110,10 @@ def ship(
             )
         except CommandFailed as error:
             raise _explained(error, vserver.name, target.name) from error
+        except OSError as error:
+            raise FailoverError(
+                f"{vserver.name} cannot be read ({error})", hint="its replicas stay as they are"
+            ) from error
     return Shipped(done, epoch, begun, final=final, tried_at=begun)
 
 
