@@ -155,12 +155,12 @@ def two_hosts(backup_vservers: Path | None = None, source_vservers: Path | None 
         hosts.tell("hostA", 1)
         yield hosts
     finally:
-        if hosts is not None:
-            for source, target in ((hosts.a, hosts.b), (hosts.b, hosts.a)):
-                hosts.channel(source, target).reset()
         if sshd is not None:
             sshd.kill()
             sshd.wait()
+        if hosts is not None:
+            for source, target in ((hosts.a, hosts.b), (hosts.b, hosts.a)):
+                hosts.channel(source, target).reset()
         shutil.rmtree(base, ignore_errors=True)
 
 
