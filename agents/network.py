@@ -25,6 +25,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -43,9 +44,12 @@ __all__ = ["PREFIX", "announce", "down", "frames", "mac_of", "prepare", "prepare
 
 RUN = Path("/run/vserver")
 LINK = "eth0"
+SETTLE_S = 0.2  # at most; a bridge with spanning tree takes longer than anybody could wait
 
 _NODAD = 0x02
 _NO_LINK_LOCAL = 1  # of addr_gen_mode
+_FORWARDING = 3  # BR_STATE_FORWARDING
+_LOCAL = 255  # RT_TABLE_LOCAL
 _SYSCTL = Path("/proc/sys/net/ipv6/conf")
 _T = TypeVar("_T")
 
@@ -111,6 +115,12 @@ def up(name: str, *, run: Path = RUN) -> None:
             family = socket.AF_INET6 if ":" in record.gateway else socket.AF_INET
             with _already(errno.EEXIST):
                 route.route("add", family=family, dst="default", gateway=record.gateway, oif=index, flags=["onlink"])
+        announce(name, run=run)  # what is ready by now
+        _wait_until(lambda: _answered(route, record))
+    if record.bridge:
+        with _telling(name), IPRoute() as host:
+            port = _index(host, port_of(name))
+            _wait_until(lambda: _forwards(host, port))
     announce(name, run=run)
 
 
@@ -309,6 +319,23 @@ def _make_port(host: IPRoute, bridge: int, name: str, netns: int) -> None:
     host.link("add", kind="veth", ifname=port, peer={"ifname": LINK, "address": mac_of(name), "net_ns_fd": netns})
     _set(_SYSCTL / port / "addr_gen_mode", _NO_LINK_LOCAL)
     host.link("set", index=_index(host, port), master=bridge, state="up")
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    """What the kernel does by itself, some time after the link went up; an announcement before it would be lost."""
+    deadline = time.monotonic() + SETTLE_S
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _answered(route: IPRoute, record: _Record) -> bool:
+    """Whether the kernel answers for the IPv6 addresses: the route to one is made after its group was joined."""
+    wanted = {str(ip_interface(text).ip) for text in record.addresses if ":" in text}
+    return not wanted or wanted <= {r.get("dst") for r in route.get_routes(family=socket.AF_INET6, table=_LOCAL)}
+
+
+def _forwards(host: IPRoute, index: int | None) -> bool:
+    return index is None or host.get_links(index)[0].get(("linkinfo", "slave_data", "state")) == _FORWARDING
 
 
 def _add_addresses(netns: Path, record: _Record) -> None:

@@ -61,7 +61,7 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go without ending the session: who ends a session early tells the leader that the host has stopped."""
+        """Let go. An agent's session is not ended: that would tell the leader, too early, that the host has stopped."""
         ...
 
     # everyone

@@ -1,4 +1,4 @@
-"""What the tests need of the machine. In CI a missing feature is an error; elsewhere the test is skipped and says why."""
+"""What the tests need of the machine. In CI a missing feature is an error; elsewhere a skip that says why."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ FUNCTION_LINES = 60
 
 PURE = {
     "failover.model", "failover.errors", "failover.timing", "failover.plan", "failover.wire", "failover.store",
+    "failover.records", "failover.writes",
     "agents.steps", "agents.reconcile",
 }  # fmt: skip
 PURE_STDLIB = {

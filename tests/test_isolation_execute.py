@@ -92,7 +92,7 @@ def test_a_child_in_the_background_keeps_nobody_waiting_and_lives_on(run: Path, 
     done = execute(name, ["sh", "-c", "setsid sleep 4321 & echo started"], run=run)
     assert done.stdout == b"started\n" and time.monotonic() - began < 60
     assert b"4321" in execute(name, ["ps"], run=run).stdout
-    execute(name, ["pkill", "-f", "sleep 4321"], run=run)
+    execute(name, ["killall", "sleep"], run=run)
 
 
 def test_what_takes_too_long_is_killed(run: Path, name: str) -> None:
@@ -153,7 +153,7 @@ def test_it_counts_as_the_vservers_own(run: Path, name: str) -> None:
     new = (set(cgroup.processes(cgroup.payload(name))) - before).pop()
     for directory in cgroup.legacy(name):
         assert str(new) in (directory / "cgroup.procs").read_text().split()
-    execute(name, ["pkill", "-f", "sleep 1234"], run=run)
+    execute(name, ["killall", "sleep"], run=run)
     thread.join()
 
 
@@ -172,9 +172,10 @@ def test_the_end_of_the_vserver_ends_it(run: Path) -> None:
     name = unique()
     vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(execute(name, ["sleep", "1000"], run=run).returncode))
+    script = ["sh", "-c", "echo > /here; sleep 1000; true"]
+    thread = threading.Thread(target=lambda: codes.append(execute(name, script, run=run).returncode))
     thread.start()
-    trees.wait_until(lambda: len(cgroup.processes(cgroup.of(name))) >= 3, "it runs")
+    trees.wait_until((run.parent / name / "here").exists, "it runs")
     vserver.kill(name, run=run)
     thread.join(20)
     assert codes == [137]

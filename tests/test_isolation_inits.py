@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agents.isolation import build, cgroup, init, record, vserver
+from agents.isolation import build, cgroup, init, vserver
 from agents.isolation.debian import Debian
 from agents.isolation.record import Ended
 from agents.isolation.vserver import Settings, execute
@@ -50,15 +49,18 @@ def run(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def tree(debian: Path, tmp_path: Path) -> Iterator[Path]:
-    tree = tmp_path / "tree"
-    subprocess.run(["cp", "-a", "--reflink=auto", debian, tree], check=True)
-    yield tree
-    shutil.rmtree(tree)
+def tree(debian: Path) -> Path:
+    (debian / "story").unlink(missing_ok=True)
+    return debian
 
 
 def story(tree: Path) -> str:
     return (tree / "story").read_text() if (tree / "story").exists() else ""
+
+
+def _up(run: Path, name: str) -> bool:
+    done = execute(name, ["systemctl", "is-system-running"], run=run, timeout_s=20)
+    return done.stdout.decode().strip() in ("running", "degraded")
 
 
 @pytest.mark.needs("debian")
@@ -71,11 +73,7 @@ def test_systemd_boots_and_stops_in_order(run: Path, tree: Path) -> None:
     vserver.start(Settings(name, tree), run=run)
     wait_until(lambda: story(tree) == "started\n", "the unit was started", timeout_s=60)
 
-    def up() -> bool:
-        state = execute(name, ["systemctl", "is-system-running"], run=run, timeout_s=20).stdout.decode().strip()
-        return state in ("running", "degraded")
-
-    wait_until(up, "systemd is up", timeout_s=60)
+    wait_until(lambda: _up(run, name), "systemd is up", timeout_s=60)
     failed = execute(name, ["systemctl", "--failed", "--plain", "--no-legend"], run=run).stdout.decode()
     assert failed == ""
     ended = vserver.stop(name, timeout_s=60, run=run)
@@ -102,6 +100,33 @@ def test_systemd_reboots_from_inside(run: Path, tree: Path) -> None:
 
     wait_until(asked, "it takes the command", timeout_s=60)
     wait_until(lambda: vserver.status(name, run=run).ended is Ended.RESTART, "it wants a restart", timeout_s=60)
+
+
+@pytest.mark.needs("debian")
+def test_systemd_goes_on_without_its_spawner_and_stops_in_order(tree: Path, tmp_path: Path) -> None:
+    """Its console has hung up by then."""
+    run, name = tmp_path / "other", unique()
+    first = trees.start_spawner(run)
+    vserver.start(Settings(name, tree), run=run)
+    first.kill()
+    first.wait()
+    with trees.spawner(run):
+        wait_until(lambda: _up(run, name), "systemd is up", timeout_s=60)
+        assert vserver.stop(name, timeout_s=60, run=run).ended is Ended.STOPPED
+
+
+@pytest.mark.needs("debian")
+def test_sysvinit_is_asked_by_its_own_command(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "vservers").mkdir(mode=0o700)
+    tree = build.build("sysv", Debian(packages=("sysvinit-core",)), vservers=tmp_path / "vservers")
+    inittab = tree / "etc/inittab"
+    inittab.write_text("st:0:wait:/bin/sh -c 'echo stopped >> /story'\n" + inittab.read_text())
+    name = unique()
+    vserver.start(Settings(name, tree), run=run)
+    wait_until(lambda: execute(name, ["runlevel"], run=run, timeout_s=20).stdout == b"N 2\n", "it is up", timeout_s=60)
+    assert vserver.stop(name, timeout_s=60, run=run).ended is Ended.STOPPED
+    assert story(tree) == "stopped\n"
+    shutil.rmtree(tree)
 
 
 @pytest.mark.needs("debian")
@@ -193,20 +218,3 @@ def test_an_init_that_cannot_be_is_refused(tmp_path: Path, wanted: str) -> None:
     (tmp_path / "etc").mkdir()
     with pytest.raises(Refused):
         init.find(tmp_path, (wanted,))
-
-
-ENDS = {
-    None: Ended.UNKNOWN,
-    0: Ended.STOPPED,
-    1: Ended.RESTART,
-    2: Ended.STOPPED,
-    9: Ended.CRASHED,
-    11 | 0x80: Ended.CRASHED,
-    1 << 8: Ended.CRASHED,
-}
-
-
-@pytest.mark.parametrize("status", ENDS)
-def test_what_a_wait_status_says(status: int | None) -> None:
-    ended, because = record.how(status)
-    assert ended is ENDS[status] and because

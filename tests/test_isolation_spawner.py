@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from agents.isolation import cgroup, record, vserver
+from agents.isolation.console import LOG_BYTES
 from agents.isolation.order import StartOrder, ask, raise_failure
 from agents.isolation.record import Ended
 from agents.isolation.vserver import Settings, execute
@@ -55,6 +56,55 @@ def test_a_vserver_outlives_it_and_the_next_one_takes_over(run: Path) -> None:
         assert vserver.start(Settings(name, run.parent / name), run=run).pid != started.pid
     finally:
         cut_down(second)
+
+
+def test_the_console_of_a_chatterbox_outlives_it(run: Path) -> None:
+    name = unique()
+    first = start_spawner(run)
+    tree = busybox_tree(run.parent / name, "i=0; while :; do i=$((i+1)); echo $i > /count; echo $i; sleep 0.02; done")
+    vserver.start(Settings(name, tree), run=run)
+    wait_until((tree / "count").exists, "it counts")
+    cut_down(first)
+    counted = (tree / "count").read_text().strip()
+    log = run / name / "console.log"
+    wait_until(lambda: int(log.read_text().split()[-1]) > int(counted or 0) + 5, "it counts on, on its console")
+
+
+def test_a_console_is_logged_to_the_last_word_and_bounded(run: Path) -> None:
+    name = unique()
+    with trees.spawner(run):
+        tree = busybox_tree(run.parent / name, "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo last word; exit 0")
+        vserver.start(Settings(name, tree), run=run)
+        log = run / name / "console.log"
+        wait_until(lambda: log.exists() and log.read_text().endswith("last word\r\n"), "the last word")
+        assert sum(file.stat().st_size for file in (run / name).glob("console.log*")) < 3 * LOG_BYTES
+
+
+def test_a_keeper_that_was_killed_is_replaced(run: Path) -> None:
+    with trees.spawner(run) as process:
+        (keeper,) = children(process)
+        os.kill(keeper, signal.SIGKILL)
+        wait_until(lambda: not children(process), "the spawner has noticed")
+        name = unique()
+        vserver.start(Settings(name, busybox_tree(run.parent / name, "echo hello; " + trees.IDLE)), run=run)
+        log = run / name / "console.log"
+        wait_until(lambda: log.exists() and "hello" in log.read_text(), "the new one logs")
+
+
+def test_the_keeper_ends_with_its_spawner_and_the_last_vserver(run: Path) -> None:
+    process = start_spawner(run)
+    (keeper,) = children(process)
+    name = unique()
+    vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
+    cut_down(process)
+    assert trees.alive(keeper)
+    vserver.kill(name, run=run)
+    wait_until(lambda: not trees.alive(keeper), "it has ended")
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(word) for word in text.split()]
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -244,8 +294,7 @@ def test_it_holds_nothing_of_what_has_ended(run: Path) -> None:
         with pytest.raises(Refused):
             vserver.start(Settings(name, tree), run=run)
         wait_until(lambda: descriptors() == before, f"{before} descriptors again")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-        assert not children, "no zombie is left"
+        assert len(children(process)) == 1, "no zombie is left beside the keeper"
 
 
 def test_a_term_ends_it_and_no_vserver(run: Path) -> None:

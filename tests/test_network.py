@@ -40,7 +40,7 @@ class Host:
         return inside(self.netns, lambda: network.prepare(name, self.form, ADDRESSES, "10.9.0.254", run=self.run))
 
     def up(self, name: str = "v1") -> None:
-        network.up(name, run=self.run)
+        inside(self.netns, lambda: network.up(name, run=self.run))
 
     def down(self, name: str = "v1") -> None:
         network.down(name, run=self.run)

@@ -1,6 +1,6 @@
 """The first process of a vserver, from clone to exec. Its name for the host is the pid that the spawner got.
 
-Rule 1: it does nothing before the spawner's "go": by then its cgroups hold it and its record is written.
+Rule 1: it does nothing before the spawner's "go": by then its cgroup holds it and its record is written.
 Rule 2: the old root is gone, not hidden, before the vserver's program runs.
 """
 
@@ -12,7 +12,7 @@ import socket
 import struct
 from pathlib import Path
 
-from agents.isolation import confinement, rootfs, syscalls
+from agents.isolation import cgroup, confinement, rootfs, syscalls
 from agents.isolation.order import Report, StartOrder
 
 NAMESPACES = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
@@ -29,6 +29,7 @@ def live(order: StartOrder, report: Report, network: int | None) -> None:
         return
     report.step("process")
     os.setsid()
+    cgroup.join_legacy(order.name)
     confinement.reset_process()
     report.step("network")
     if network is not None:

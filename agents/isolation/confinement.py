@@ -83,6 +83,18 @@ def stdio(*descriptors: int) -> None:
         os.dup2(descriptor, number, inheritable=True)
 
 
+def keep_only(kept: tuple[int, ...], descriptors: list[int]) -> None:
+    """Close everything but these, and make the standard three of `descriptors`, or of /dev/null."""
+    if not descriptors:
+        descriptors = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)] * 3
+    stdio(*descriptors)
+    edge = 3
+    for descriptor in sorted(kept):
+        os.closerange(edge, descriptor)
+        edge = descriptor + 1
+    syscalls.close_from(edge)
+
+
 def execute(
     argv: tuple[str, ...], environment: Mapping[str, str], drop_user: Callable[[], None] = capabilities.limit
 ) -> None:

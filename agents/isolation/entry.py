@@ -29,10 +29,10 @@ _ACCOUNTS_BYTES = 1 << 20
 def enter(order: ExecuteOrder, report: Report, report_fd: int, init: int, payload: int, stdio: list[int]) -> None:
     """The usher. `init`: a pidfd of the vserver's first process; `payload`: its cgroup directory."""
     report.step("join")
-    cgroup.join_legacy(order.name, os.getpid())
+    cgroup.join_legacy(order.name)
     confinement.reset_process()
     confinement.stop_imports()
-    _keep_only((report_fd, init, payload), stdio)
+    confinement.keep_only((report_fd, init, payload), stdio)
     report.step("setns")
     syscalls.setns(init, _ALL)
     os.close(init)
@@ -43,17 +43,6 @@ def enter(order: ExecuteOrder, report: Report, report_fd: int, init: int, payloa
         os._exit(0)
     os.close(payload)
     _become(order, report)
-
-
-def _keep_only(kept: tuple[int, ...], stdio: list[int]) -> None:
-    if not stdio:
-        stdio = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)] * 3
-    confinement.stdio(*stdio)
-    edge = 3
-    for descriptor in sorted(kept):
-        os.closerange(edge, descriptor)
-        edge = descriptor + 1
-    syscalls.close_from(edge)
 
 
 def _become(order: ExecuteOrder, report: Report) -> None:

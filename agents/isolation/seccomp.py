@@ -24,7 +24,7 @@ DENIED = (
     "get_kernel_syms", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup", "ioperm", "iopl",
     "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mount_setattr", "move_mount", "nfsservctl",
     "open_by_handle_at", "open_tree", "perf_event_open", "pivot_root", "query_module", "quotactl", "quotactl_fd",
-    "request_key", "settimeofday", "stime", "swapoff", "swapon", "syslog", "sysfs", "uselib", "userfaultfd", "ustat",
+    "request_key", "settimeofday", "stime", "swapoff", "swapon", "sysfs", "syslog", "uselib", "userfaultfd", "ustat",
     "vhangup", "vm86", "vm86old",
 )  # fmt: skip
 # Refused with ENOSYS: the C library then falls back to a call whose flags can be looked at.

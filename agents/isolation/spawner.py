@@ -2,8 +2,8 @@
 
     python -I -m agents.isolation.spawner [--socket /run/vserver/spawner.sock]
 
-It is the parent of every init it has started, reaps them, keeps their consoles, and writes down how they end. The order
-of messages is drawn in order.py.
+It is the parent of every init it has started, reaps them, and writes down how they end. The order of messages is drawn
+in order.py; the consoles are held by a second process, see console.py.
 
 Rule 1: one thread, for ever: a child of a process with threads may find a lock taken that nobody will give back.
 Rule 2: nobody waits for a child: one that does not get to its exec in time is killed, with its cgroup.
@@ -26,8 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.isolation import birth, cgroup, confinement, entry, record, syscalls
-from agents.isolation.console import Console
+from agents.isolation import birth, cgroup, confinement, console, entry, record, syscalls
 from agents.isolation.order import (
     BIRTH_S,
     ExecuteOrder,
@@ -60,7 +59,6 @@ class Child:
     pid: int = 0
     usher: int = -1  # of an execute: pidfd of the process that leads it in
     record: record.Record | None = None  # of an init
-    console: Console | None = None
     handed: list[int] = field(default_factory=list)  # for the client: the terminal
     step: str = ""
     failed: Message | None = None
@@ -73,7 +71,6 @@ class Life:
     name: str
     pidfd: int
     record: record.Record | None = None
-    console: Console | None = None
     connection: socket.socket | None = None
 
 
@@ -83,12 +80,14 @@ class Spawner:
         self._birth_s = birth_s
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
+        self._keeper: socket.socket | None = None
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def serve(self, listener: socket.socket) -> None:
         self._watch(listener.fileno(), lambda: self._accept(listener))
         self._adopt()
+        self._keeper = self._start_keeper()
         while True:
             first = min((child.deadline for child in self._children), default=None)
             timeout_s = None if first is None else max(0.0, first - time.monotonic())
@@ -164,7 +163,6 @@ class Spawner:
         try:
             child.record = record.of_process(name, pid, order.init, order.kind)
             record.write(self._run, child.record)
-            cgroup.join_legacy(name, pid)
             send(ours, {"go": True})
         except OSError as error:
             self._fail(child, failure(error, "go"))
@@ -219,15 +217,11 @@ class Spawner:
         elif "step" in message:
             child.step = message["step"]
         elif message.get("handed") == "console":
-            self._keep_console(child, *descriptors)
+            self._keep_console(child, descriptors)
         elif message.get("handed") == "process":
             (child.pidfd,) = descriptors
         else:
             child.handed += descriptors
-
-    def _keep_console(self, child: Child, master: int, slave: int) -> None:
-        child.console = Console(master, slave, self._run / child.name / "console.log")
-        self._watch(master, child.console.drain)
 
     def _arrived(self, child: Child) -> None:
         """The report has closed: it is the vserver's program now, or it is dead."""
@@ -236,7 +230,7 @@ class Spawner:
             self._fail(child, child.failed or died)
             return
         self._forget(child)
-        life = Life(child.name, child.pidfd, child.record, child.console, None if child.record else child.connection)
+        life = Life(child.name, child.pidfd, child.record, None if child.record else child.connection)
         self._watch(child.pidfd, lambda: self._ended(life))
         _tell(child.connection, {"pid": child.pid}, [child.pidfd, *child.handed])
         for descriptor in child.handed:
@@ -264,9 +258,6 @@ class Spawner:
             os.close(child.pidfd)
         for descriptor in child.handed:
             os.close(descriptor)
-        if child.console:
-            self._unwatch(child.console.master)
-            child.console.close()
         if child.pid:
             record.forget(self._run, child.name)
             self._remove_cgroup(child.name)
@@ -278,6 +269,37 @@ class Spawner:
         self._children.remove(child)
         self._unwatch(child.report.fileno())
         child.report.close()
+
+    # --- the keeper -------------------------------------------------------------------------------------------------
+
+    def _start_keeper(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid, pidfd = syscalls.clone(0, exit_signal=signal.SIGCHLD)
+        if not pid:
+            confinement.run(Report(theirs), lambda: self._be_keeper(theirs))
+        theirs.close()
+        self._watch(pidfd, lambda: self._keeper_died(pidfd))
+        return ours
+
+    def _be_keeper(self, orders: socket.socket) -> None:
+        os.setsid()
+        confinement.keep_only((orders.fileno(),), [])
+        console.keep(orders)
+
+    def _keeper_died(self, pidfd: int) -> None:
+        self._unwatch(pidfd)
+        _reap(pidfd)
+        os.close(pidfd)
+        _log("the keeper of the consoles has died; those that it held have hung up")
+        self._keeper = None
+
+    def _keep_console(self, child: Child, terminal: list[int]) -> None:
+        if self._keeper is None:
+            self._keeper = self._start_keeper()
+        log = self._run / child.name / "console.log"
+        _tell(self._keeper, console.hand_over(log), [*terminal, child.pidfd])
+        for descriptor in terminal:
+            os.close(descriptor)
 
     # --- the end of a life ------------------------------------------------------------------------------------------
 
@@ -297,9 +319,6 @@ class Spawner:
         self._unwatch(life.pidfd)
         status = _reap(life.pidfd)
         os.close(life.pidfd)
-        if life.console:
-            self._unwatch(life.console.master)
-            life.console.close()
         if life.record:
             record.end(self._run, life.record, status)
             self._remove_cgroup(life.name)

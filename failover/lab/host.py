@@ -162,7 +162,9 @@ class Host:
         return ["sh", "-c", script, self.name, self._doors(_LEAF), *enter, *environment, *argv]
 
     def exec(self, argv: Sequence[str], *, timeout_s: float = 30.0, expect: Sequence[int] = (0,)) -> Done:
-        return run(self.command(argv), timeout_s=timeout_s, expect=expect)
+        """Run it to its end; out of time it is killed, inside too."""
+        within = ["timeout", "--signal=KILL", f"{timeout_s + 1:g}", *argv]
+        return run(self.command(within), timeout_s=timeout_s, expect=expect)
 
     # --- details
 

@@ -22,6 +22,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from failover.lab.place import LOGS
 
@@ -51,13 +52,13 @@ def main() -> None:
     supervise({name: Running(**service) for name, service in plan["services"].items()}, plan["environment"])
 
 
-def boot(plan: dict[str, object]) -> None:
+def boot(plan: dict[str, Any]) -> None:
     """`plan`: see failover/lab/host.py, which writes it."""
-    socket.sethostname(str(plan["host"]))
-    for argv in list(plan["link"]):  # type: ignore[call-overload]
+    socket.sethostname(plan["host"])
+    for argv in plan["link"]:
         _run(argv)
-    root = Path(str(plan["root"]))
-    _run(["mount", "--all", "--fstab", str(plan["fstab"])])
+    root = Path(plan["root"])
+    _run(["mount", "--all", "--fstab", plan["fstab"]])
     old = root / "run/machine"
     for directory in (old, root / "run/sshd", root / "run/lock"):
         directory.mkdir(mode=0o755)
@@ -67,8 +68,8 @@ def boot(plan: dict[str, object]) -> None:
     _run(["umount", "--lazy", "/run/machine"])
     Path("/run/machine").rmdir()
     if plan["rules"]:
-        _run(["nft", "-f", "-"], stdin=str(plan["rules"]))
-    door = Path(str(plan["door"]))
+        _run(["nft", "-f", "-"], stdin=plan["rules"])
+    door = Path(plan["door"])
     door.parent.mkdir(exist_ok=True)
     door.write_text("0")
 

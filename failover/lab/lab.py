@@ -14,12 +14,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from agents.command import CommandFailed, Done, run
 from failover.errors import BadInput, FailoverError, Refused, Unreachable
@@ -212,7 +212,7 @@ class Lab:
     def await_store(self, timeout_s: float) -> None:
         """Wait until some ZooKeeper server leads a quorum."""
         deadline = time.monotonic() + timeout_s
-        ask = [sys.executable, "-m", "failover.lab.lab", *self._store_addresses()]
+        ask = [sys.executable, "-m", "failover.lab.quorum", *self._store_addresses()]
         while self.exec(CLIENT, ask, expect=(0, 1)).returncode:
             if time.monotonic() > deadline:
                 log = self.place.host(self.real_hosts[0]) / "log/zookeeper.log"
@@ -236,16 +236,13 @@ class Lab:
     def _store_addresses(self) -> list[str]:
         return [self.hosts[name].addresses[0].partition("/")[0] for name in self.real_hosts[: identity.SERVERS]]
 
-    def _know(self, description: dict[str, object]) -> None:
-        machine = Machine(
-            self.place, sys.executable, str(description["disk"]), str(description["fs"]), cgroups.of_this_machine()
-        )
-        addresses: dict[str, list[str]] = description["hosts"]  # type: ignore[assignment]
-        chosen: list[str] = description["services"]  # type: ignore[assignment]
+    def _know(self, wanted: dict[str, Any]) -> None:
+        """`wanted`: see _description."""
+        machine = Machine(self.place, sys.executable, wanted["disk"], wanted["fs"], cgroups.of_this_machine())
         self.hosts = {}
-        for number, (name, own) in enumerate(addresses.items()):
+        for number, (name, own) in enumerate(wanted["hosts"].items()):
             store = number < identity.SERVERS
-            runs = {} if name == CLIENT else services.of_host(chosen, name, sys.executable, store=store)
+            runs = {} if name == CLIENT else services.of_host(wanted["services"], name, sys.executable, store=store)
             self.hosts[name] = Host(machine, name, tuple(own), runs)
 
     def _found(self, text: str, addresses: dict[str, str]) -> None:
@@ -323,7 +320,7 @@ def _with_plain_root(passwd: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _description(addresses: dict[str, str], chosen: Sequence[str], fs: str, disk: str) -> dict[str, object]:
+def _description(addresses: dict[str, str], chosen: Sequence[str], fs: str, disk: str) -> dict[str, Any]:
     if fs not in ("btrfs", "ext4", "xfs"):
         raise BadInput(f"'{fs}' is no file system for a lab", hint="btrfs, ext4 or xfs")
     if not (disk[:-1].isdigit() and disk[-1:] in tuple("MGT")):
@@ -347,18 +344,3 @@ def _unmount(below: Path, timeout_s: float = 10.0) -> None:
 def _mounts(below: Path) -> list[str]:
     places = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [place for place in places if place.startswith(f"{below}/")]
-
-
-def _leads_or_follows(address: str) -> bool:
-    """Whether a ZooKeeper server belongs to a quorum."""
-    try:
-        with socket.create_connection((address, 2181), timeout=1) as connection:
-            connection.sendall(b"srvr")
-            said = b"".join(iter(lambda: connection.recv(4096), b""))
-    except OSError:
-        return False
-    return b"Mode: " in said
-
-
-if __name__ == "__main__":  # asked from inside the client: has the store at these addresses a quorum?
-    sys.exit(0 if any(_leads_or_follows(address) for address in sys.argv[1:]) else 1)

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from agents.command import CommandFailed
+from agents.isolation.debian import Debian
 from failover.errors import FailoverError, Unreachable
 from failover.lab.lab import Lab
+from failover.lab.place import CACHE
 from failover.lab.writer import TABLE, psql
 
 NAME = "v1"
 ADDRESS = "10.77.1.1"
 URL = f"http://{ADDRESS}/"
-PACKAGES = "nginx-light,postgresql"
+PACKAGES = ("nginx-light", "postgresql")
 
 CLUSTER = f"""\
 cluster: {{name}}
@@ -70,8 +72,10 @@ def status(lab: Lab, host: str = "hostB") -> dict[str, Any]:
 
 
 def build(lab: Lab, host: str = "hostA") -> None:
-    """Build the tree (from the cache the second time) and prepare its database for the first boot."""
-    vserver(lab, host, NAME, "build", "-m", "debian", "--packages", PACKAGES)
+    """Build the tree and prepare its database for the first boot. The packages are fetched by the machine, once: the
+    hosts of a lab reach nobody else, but share its cache."""
+    Debian(packages=PACKAGES).prepare(CACHE, say=lambda _: None)
+    vserver(lab, host, NAME, "build", "-m", "debian", "--packages", ",".join(PACKAGES))
     script = (
         f'cd /vservers/{NAME}/etc/postgresql/*/main && printf %s "$LISTEN" > conf.d/sample.conf && '
         f'printf %s "$TRUST" > pg_hba.conf && echo {NAME} > /vservers/{NAME}/var/www/html/index.html'
@@ -108,7 +112,7 @@ def running_on(lab: Lab, host: str, ask: str = "hostB") -> bool:
     return bool(own["owner"] == host and own["state"] == "running")
 
 
-def fresh(lab: Lab, ask: str = "hostB", max_age_s: float = 6.0) -> bool:
+def fresh(lab: Lab, ask: str = "hostB", max_age_s: float = 10.0) -> bool:
     """Whether every backup that is up has a replica that follows, and is not older than that."""
     copies = status(lab, ask)["vservers"][NAME]["backups"].values()
     return all(

@@ -11,7 +11,7 @@ import pytest
 from failover.lab import cgroups
 from failover.lab.host import loop_devices
 from failover.lab.lab import Lab
-from failover.lab.place import BASE, Place
+from failover.lab.place import Place
 
 
 def left_of(name: str) -> list[str]:
@@ -50,9 +50,7 @@ def lab_named() -> Iterator[Callable[[str], Lab]]:
         names.append(f"t{os.getpid()}-{name}")
         return Lab(names[-1])
 
-    had_base = BASE.exists()
     yield make
     for name in names:
         Lab(name).down()
     assert [left for name in names for left in left_of(name)] == []
-    assert had_base or not BASE.exists() or any(BASE.iterdir())

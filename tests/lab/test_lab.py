@@ -229,6 +229,12 @@ def test_exec_hands_on_the_exit_code(lab: Lab, code: int) -> None:
     assert (done.returncode, done.stdout) == (code, "word\n")
 
 
+def test_exec_leaves_nothing_running_when_its_time_is_over(lab: Lab) -> None:
+    with pytest.raises(CommandFailed, match="did not end within"):
+        lab.exec("hostA", ["sleep", "77"], timeout_s=0.5)
+    assert awaited(lambda: b"sleep 77" not in lab.exec("hostA", ["ps", "-eo", "args"]).stdout)
+
+
 # --- links
 
 
@@ -305,7 +311,7 @@ def test_the_store_survives_a_power_cut_and_a_cut_link(lab_named: Callable[[str]
     lab.power_off("hostA")
     lab.await_store(60)
     lab.power_on("hostA")
-    asks = [sys.executable, "-m", "failover.lab.lab", "10.77.0.1"]
+    asks = [sys.executable, "-m", "failover.lab.quorum", "10.77.0.1"]
     assert awaited(lambda: lab.exec("hostA", asks, expect=(0, 1)).returncode == 0)
     faults.perform(lab, "cut hostA store")
     assert lab.exec("hostA", asks, expect=(0, 1)).returncode == 1
