@@ -136,7 +136,7 @@ class RealMachine:
             case Ship():
                 self._ship(step)
             case Demote():
-                generation.demote(name, step.epoch, VSERVERS)
+                generation.demote(name, step.epoch, VSERVERS, whole=step.generation)
 
     def _start(self, step: Start) -> None:
         vserver, told = step.vserver, self._told

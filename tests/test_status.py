@@ -1,0 +1,87 @@
+"""What a person and a program see of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from failover.cli.status import as_data, lines, short
+from failover.model import Hold, Replica, Shipment, State, View, VserverReport
+from failover.plan import plan
+from tests.views import owned, view
+
+HEALTHY = view(word=owned())
+
+# name: (the cluster, what some line must contain)
+SHOWN: dict[str, tuple[View, str]] = {
+    "where it runs, its address, each copy's generation and age": (
+        HEALTHY,
+        "v1       running  alpha  –      10.0.0.101  beta #12 1.0 s, gamma #12 1.0 s",
+    ),
+    "a lost host": (view(word=owned(), lost=("beta",)), "beta   lost   –"),
+    "a copy on a lost host": (view(word=owned(), lost=("beta",)), "beta lost, gamma #12"),
+    "a host without a copy": (view(word=owned(), replicas={"beta": None}), "beta none, gamma #12"),
+    "a former owner's tree": (view(word=owned(), replicas={"beta": Replica(9, 5, diverged=True)}), "beta old"),
+    "a drained host": (view(word=owned(), drained=("gamma",)), "gamma  drained  –"),
+    "a vserver that is being moved": (view(word=owned(target="beta")), "v1       moving"),
+    "a vserver whose agent has not obeyed yet": (
+        view(word=owned(), says={"alpha": VserverReport(State.RUNNING, 6)}),
+        "v1       starting",
+    ),
+    "a frozen vserver": (view(word=owned(), says={"alpha": VserverReport(State.FROZEN, 7)}), "v1       frozen"),
+    "an error": (view(word=owned(), says={"alpha": VserverReport(State.ERROR, 7)}), "v1       error"),
+    "nobody leads": (replace(HEALTHY, leader=None), "nobody leads"),
+    "why a copy does not get younger": (
+        view(
+            word=owned(),
+            says={"alpha": VserverReport(State.RUNNING, 7, shipments={"beta": Shipment(3, 9, "no space")})},
+        ),
+        "v1 on beta: no space",
+    ),
+    "what was kept aside": (
+        view(word=owned(), replicas={"beta": Replica(12, 7, salvaged=("/vservers/.replica/v1/salvage/7-1",))}),
+        "beta: v1: /vservers/.replica/v1/salvage/7-1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_status_shows(name: str) -> None:
+    seen, expected = SHOWN[name]
+    shown = lines(seen)
+    assert any(expected in line for line in shown), "\n".join(shown)
+
+
+def test_what_waits_comes_first_with_what_to_do() -> None:
+    seen = view(word=owned(), lost=("alpha", "beta"), age={"gamma": 400.0})
+    shown = lines(replace(seen, holds=plan(seen).holds))
+    assert shown[2].startswith("! v1 waits: no host may run it: alpha is lost; beta is lost; gamma has a")
+    assert any("→ start an old replica all the same: failover start v1 --on gamma" in line for line in shown)
+
+
+def test_status_fits_80_columns() -> None:
+    seen = replace(HEALTHY, holds=(Hold("v1", "a reason that is long " * 10, "a hint that is long " * 10),))
+    assert max(map(len, lines(seen))) <= 80
+
+
+def test_there_are_colours_only_when_asked_for() -> None:
+    assert not any("\x1b" in line for line in lines(HEALTHY))
+    assert any("\x1b[32mrunning\x1b[0m" in line for line in lines(HEALTHY, coloured=True))
+
+
+def test_the_same_as_data() -> None:
+    own = as_data(HEALTHY)["vservers"]["v1"]
+    assert (own["state"], own["owner"], own["epoch"]) == ("running", "alpha", 7)
+    assert own["backups"]["beta"] == {
+        "up": True, "generation": 12, "diverged": False, "age_s": 1.0, "because": "", "salvaged": [],
+    }  # fmt: skip
+    assert own["verdicts"]["beta"]["may"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.42, "0.4 s"), (9.96, "10.0 s"), (42, "42 s"), (600, "10 min"), (7200, "2 h"), (864000, "10 d")],
+)
+def test_lengths_of_time(seconds: float, text: str) -> None:
+    assert short(seconds) == text
