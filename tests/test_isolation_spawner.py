@@ -76,7 +76,7 @@ def test_a_console_is_logged_to_the_last_word_and_bounded(run: Path) -> None:
         tree = busybox_tree(run.parent / name, "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo last word; exit 0")
         vserver.start(Settings(name, tree), run=run)
         log = run / name / "console.log"
-        wait_until(lambda: log.exists() and log.read_text().endswith("last word\r\n"), "the last word")
+        wait_until(lambda: log.exists() and log.read_bytes().endswith(b"last word\r\n"), "the last word")
         assert sum(file.stat().st_size for file in (run / name).glob("console.log*")) < 3 * LOG_BYTES
 
 
