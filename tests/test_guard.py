@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -142,7 +141,7 @@ def test_a_start_that_was_under_way_at_the_end_is_frozen_when_it_appears(guard: 
     time.sleep(0.4)
     late = Vserver(guard.directory, "v3", late=True)
     try:
-        assert eventually(lambda: late.frozen)
+        assert eventually(lambda: cgroup.populated(late.group) and late.frozen)
     finally:
         late.close()
 

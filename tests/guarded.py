@@ -1,0 +1,119 @@
+"""A guard on a host of its own, and vservers for it: what the tests of guard, fence and supervisor share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agents import lease, network
+from agents.isolation import cgroup
+from failover.model import Network
+from tests.wires import Wires, eventually, inside
+
+DEVICE, BRIDGE = Network(device="eth0"), Network(bridge="br0")
+
+
+def boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Vserver:
+    """A cgroup as a vserver has it, with a process in it that writes the time for as long as it runs."""
+
+    def __init__(self, directory: Path, name: str, *, late: bool = False) -> None:
+        self.name = f"{directory.name}-{name}"
+        self.group = cgroup.of(self.name)
+        self._beats = directory / f"{name}.beats"
+        cgroup.create(self.name)
+        program = (
+            "import os, time\n"
+            f"open({str(cgroup.payload(self.name) / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+            f"file = open({str(self._beats)!r}, 'w', 1)\n"
+            "while True:\n"
+            "    file.write(f'{time.clock_gettime(time.CLOCK_BOOTTIME)}\\n')\n"
+            "    time.sleep(0.002)\n"
+        )
+        self._process = subprocess.Popen([sys.executable, "-I", "-S", "-c", program])
+        assert late or eventually(self.beats)
+
+    def beats(self) -> list[float]:
+        return [float(line) for line in self._beats.read_text().split("\n")[:-1]] if self._beats.exists() else []
+
+    @property
+    def frozen(self) -> bool:
+        return cgroup.frozen(self.group)
+
+    def goes_on(self) -> bool:
+        before = len(self.beats())
+        return eventually(lambda: len(self.beats()) > before)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        cgroup.remove(self.name)
+
+
+class Guard:
+    """Its host is one end of the wires; its directory is short, as the path of a socket must be."""
+
+    def __init__(self, wires: Wires, directory: Path, *, bridge: bool = False) -> None:
+        self.wires, self.directory = wires, directory
+        self.netns = wires.host("alpha", bridge=bridge)
+        self.socket = directory / "guard.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log = directory / "guard.log"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *arguments: str, path: Path | None = None) -> None:
+        self.socket.unlink(missing_ok=True)
+        argv = ["/usr/bin/nsenter", f"--net={self.netns}", sys.executable, "-m", "agents.guard"]
+        argv += ["--directory", str(self.directory), *arguments]
+        env = os.environ | ({"PATH": str(path)} if path else {})
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(argv, stderr=log, env=env)
+        assert eventually(self.socket.exists), self.log.read_text()
+
+    def end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+        self._process.send_signal(number)
+        return self._process.wait(timeout=30)
+
+    def hold(self, seconds: float, *vservers: Vserver | str, form: Network = DEVICE) -> float:
+        """Until when, boot time."""
+        names = [vserver if isinstance(vserver, str) else vserver.name for vserver in vservers]
+        until = boot_time() + seconds
+        assert self.says(until, {name: network.mac_of(name) for name in names}, form), self.log.read_text()
+        return until
+
+    def says(self, until: float, macs: dict[str, str], form: Network = DEVICE) -> bool:
+        return inside(self.netns, lambda: lease.hold(until, macs, form, socket=self.socket, timeout_s=10))
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.end(signal.SIGKILL)
+
+
+@contextmanager
+def guarded(*, bridge: bool = False) -> Iterator[Guard]:
+    """A guard that is yet to be started."""
+    wires, directory = Wires(), Path(tempfile.mkdtemp(prefix="guard-"))
+    guard = Guard(wires, directory, bridge=bridge)
+    try:
+        yield guard
+    finally:
+        guard.close()
+        wires.close()
+        shutil.rmtree(directory)
