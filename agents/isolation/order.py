@@ -1,8 +1,8 @@
 """What is said to the spawner and by it: one JSON document and descriptors per message, on local sockets.
 
        client                     spawner                        child
-         StartOrder, netns fd ──────▶ clone ──────────────────────▶ waits
-                                      cgroups, state.json, "go" ──▶ mounts, pivot_root, walls
+         StartOrder, netns fd ──────▶ clone into its cgroup ──────▶ waits
+                                      state.json, "go" ───────────▶ mounts, pivot_root, walls
                                       ◀──────────── step by step; the console's terminal
          pid + pidfd ◀─────────────── end of file: exec has happened
          "it ended" (execute only) ◀─ reaped
