@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agents import network
+from agents.command import run
 from agents.isolation import syscalls
 from failover.errors import FailoverError
 from failover.model import Network
@@ -36,8 +37,8 @@ class Host:
         self.form, self.run = form, run / name
         self.run.mkdir()
 
-    def prepare(self, name: str = "v1") -> Path:
-        return inside(self.netns, lambda: network.prepare(name, self.form, ADDRESSES, "10.9.0.254", run=self.run))
+    def prepare(self, name: str = "v1", addresses: tuple[str, ...] = ADDRESSES) -> Path:
+        return inside(self.netns, lambda: network.prepare(name, self.form, addresses, "10.9.0.254", run=self.run))
 
     def up(self, name: str = "v1") -> None:
         inside(self.netns, lambda: network.up(name, run=self.run))
@@ -105,6 +106,21 @@ def test_an_address_that_moves_is_answered_at_once(hosts: tuple[Host, Host, Path
         assert not answers(peer, address, timeout_s=0.1)
         target.up()
         assert answers(peer, address), "the first request after the move is lost"
+
+
+@pytest.mark.needs("root")
+@FORMS
+def test_going_up_tells_the_switches_where_the_address_is_now(hosts: tuple[Host, Host, Path], wires: Wires) -> None:
+    alpha, beta, peer = hosts
+    for host in (alpha, beta):
+        netns = host.prepare(addresses=("10.9.0.101/24",))
+        quiet = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"  # else the kernel says something by itself
+        run(["nsenter", f"--net={netns}", "sh", "-c", quiet], timeout_s=10)
+    alpha.up()
+    assert answers(peer, "10.9.0.101")
+    alpha.down()
+    beta.up()
+    assert answers(peer, "10.9.0.101")
 
 
 @pytest.mark.needs("root")
