@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from failover.lab.observer import PERIOD_S, Observer, say
 _ALL_FRAMES = 0x0003
 _RECEIVE_BUFFER_FORCED = 33
 _SOL_PACKET, _IGNORE_OUTGOING, _STATISTICS = 263, 23, 6
+_EXITING, _SIGKILL = 0x4, 1 << 8  # of a process's flags, of a mask of signals
 _SOURCE = {0x0800: (26, 4), 0x0806: (28, 4), 0x86DD: (22, 16)}  # ethertype: where the source is, and how long
 
 
@@ -115,7 +117,29 @@ def source_of(frame: bytes) -> bytes | None:
 
 def _runs(group: Path) -> bool:
     seen = events(group)
-    return seen.get("populated") == 1 and seen.get("frozen") != 1
+    return seen.get("populated") == 1 and seen.get("frozen") != 1 and any(map(_executes, _processes(group)))
+
+
+def _processes(group: Path) -> list[str]:
+    """Their numbers on the machine; a group that has just gone has none."""
+    with suppress(OSError):
+        return [pid for procs in group.rglob("cgroup.procs") for pid in procs.read_text().split()]
+    return []
+
+
+def _executes(pid: str) -> bool:
+    """Whether a process may still execute something. While a frozen group is being killed the kernel does not call it
+    frozen any more, but each of its processes waits in the freezer, has its SIGKILL, or is on its way out."""
+    process = Path("/proc") / pid
+    try:
+        status = (process / "status").read_text()
+        if "do_freezer_trap" in (process / "wchan").read_text():
+            return False
+        flags = int((process / "stat").read_text().rpartition(") ")[2].split()[6])
+    except (OSError, ValueError):
+        return False  # it is gone
+    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return not flags & _EXITING and not any(mask & _SIGKILL for mask in pending)
 
 
 if __name__ == "__main__":
