@@ -49,7 +49,7 @@ class RealMachine:
         self._busy: dict[str, set[str]] = {}
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
         self._shipped: dict[str, dict[str, Shipped]] = {}
-        self._starts: dict[str, deque[float]] = {}
+        self._starts: dict[str, tuple[int, deque[float]]] = {}  # under the present epoch
         self._marks: dict[str, dict[str, float]] = {}
         self._until = float("-inf")
         self._told: Told | None = None
@@ -141,7 +141,7 @@ class RealMachine:
     def _start(self, step: Start) -> None:
         vserver, told = step.vserver, self._told
         live, marks = VSERVERS / vserver.name, {"begun": time.time()}
-        self._count_start(vserver.name)
+        self._count_start(vserver.name, step.epoch)
         if not live.is_dir():
             generation.promote(vserver.name, step.epoch, VSERVERS, anyway=step.anyway)
             marks["promoted"] = time.time()
@@ -161,13 +161,17 @@ class RealMachine:
             self._marks[vserver.name] = marks
         self._announce_again(vserver.name)
 
-    def _count_start(self, name: str) -> None:
-        starts = self._starts.setdefault(name, deque(maxlen=CRASHES))
+    def _count_start(self, name: str, epoch: int) -> None:
+        """A second start under the same epoch means that it has ended by itself."""
+        before, starts = self._starts.get(name, (0, deque[float]()))
+        if before != epoch:
+            starts = deque(maxlen=CRASHES)
         ended = isolation.status(name).because
         if len(starts) == CRASHES and self.now() - starts[0] < CRASHES_WITHIN_S:
             starts.clear()
             raise Refused(f"it ended by itself {CRASHES} times within {CRASHES_WITHIN_S:g} s ({ended})")
         starts.append(self.now())
+        self._starts[name] = epoch, starts
 
     def _announce_again(self, name: str) -> None:
         for delay in ANNOUNCE_AGAIN_S:
@@ -210,10 +214,7 @@ class RealMachine:
         lease.alive()
 
     def publish(self, told: Told) -> None:
-        words = {
-            name: {"owner": word.owner, "epoch": word.epoch, "source": word.source}
-            for name, word in told.assignments.items()
-        }
+        words = {name: {"owner": word.owner, "epoch": word.epoch} for name, word in told.assignments.items()}
         TOLD.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = TOLD.with_suffix(".new")
         new.write_text(json.dumps({"host": told.host, "assignments": words}))

@@ -71,13 +71,7 @@ def _mine(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver, now
         return (Thaw(vserver.name),)
     if seen.state is State.RUNNING:
         return _regular(told, vserver, word, seen, now)
-    return () if _failed(seen, "start", word) else (Start(vserver, word.epoch, told.host, anyway=_anyway(word)),)
-
-
-def _anyway(word: Assignment) -> bool:
-    """Whether a replica that does not follow its last owner may be started: an operator says so, or it comes back to
-    the host that had handed over all of it."""
-    return word.accept_loss or (word.source is not None and word.source in word.failed_on)
+    return () if _failed(seen, "start", word) else (Start(vserver, word.epoch, told.host, anyway=word.accept_loss),)
 
 
 def _regular(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver, now: float) -> Iterable[Step]:

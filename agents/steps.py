@@ -57,7 +57,7 @@ class Seen:
 class Start:
     """Promote the replica if the live tree is not there yet, prepare the network, start, announce the addresses.
 
-    `anyway`: also a replica that has diverged.
+    `anyway`: also a replica that has diverged; an operator accepts the loss.
     """
 
     vserver: Vserver

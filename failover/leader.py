@@ -31,7 +31,7 @@ class Leader:
         self._host, self._store, self._clock = host, store, clock
         self._epoch: int | None = None
         self._shown: dict[str, str] = {}
-        self._running: dict[str, int] = {}  # vserver -> the epoch under which it was seen running
+        self._running: dict[str, tuple[str | None, float]] = {}  # vserver -> where it was last started, and when
         self._lost: frozenset[str] = frozenset()
         self._troubled = ""
 
@@ -83,7 +83,11 @@ class Leader:
 
     def _remember(self, events: Sequence[Event]) -> None:
         """What the leader before has already written down."""
-        self._running = {event.vserver: event.epoch for event in events if event.kind == "running" and event.vserver}
+        self._running = {
+            event.vserver: (event.host, float(event.facts.get("since") or 0))
+            for event in events
+            if event.kind == "running" and event.vserver
+        }
         last = {event.host: event.kind for event in events if event.kind in ("lost", "back") and event.host}
         self._lost = frozenset(host for host, kind in last.items() if kind == "lost")
 
@@ -94,9 +98,10 @@ class Leader:
         events += [Event("back", view.now, f"{host} is back", host=host) for host in sorted(self._lost - lost)]
         for name, word in view.assignments.items():
             report = own_report(view, word)
-            if report and report.state is State.RUNNING and self._running.get(name) != word.epoch:
-                self._running[name] = word.epoch
-                facts = {f"{mark}_at": at for mark, at in report.marks.items()}
+            start = (word.owner, report.since_at if report else 0.0)
+            if report and report.state is State.RUNNING and self._running.get(name) != start:
+                self._running[name] = start
+                facts = {"since": report.since_at, **{f"{mark}_at": at for mark, at in report.marks.items()}}
                 text = f"{name} runs on {word.owner}"
                 events.append(Event("running", view.now, text, name, word.owner, word.epoch, facts))
         if events:

@@ -157,7 +157,7 @@ class Assignment:
     want: Want = Want.STARTED
     target: str | None = None
     kind: Kind = Kind.FIRST
-    source: str | None = None  # the owner before
+    source: str | None = None  # the owner before; after a move, until it runs, where it goes back to
     accept_loss: bool = False  # an operator accepted the age of the replica that is to be started
     failed_on: tuple[str, ...] = ()  # hosts that could not take it or start it; no candidates until an operator says so
     because: str = ""

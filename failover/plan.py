@@ -8,6 +8,7 @@
     being handed over, and the last changes shipped    gives it to the target
     being handed over, and something failed            leaves it where it is
     not able to start where it was moved to            gives it back to where it came from
+    running where it was moved to                      forgets the way back: what it writes now is only there
 
 Rule 1: an owner whose session exists is never taken over; only it can hand over. A session ends after the host's lease
         (failover/timing.py), and the lease's version is checked again by the commit.
@@ -94,6 +95,8 @@ def _decide(view: View, vserver: Vserver) -> Change | Hold | None:
         return _wished(view, vserver, now, report, intent.move)
     if report.state is State.ERROR:
         return _in_error(view, vserver, now, report, intent)
+    if now.kind is Kind.PLANNED and now.source is not None and report.state is State.RUNNING:
+        return _assign(view, replace(now, source=None), f"it has arrived on {now.owner}")
     if _drained(view, now.owner):
         return _drain(view, vserver, now)
     return None
@@ -325,4 +328,6 @@ def _kind_of(view: View, new: Assignment) -> str:
         return str(new.kind)
     if new.target is not None:
         return "moving"
+    if old.source is not None and new.source is None:
+        return "arrived"
     return str(new.want) if old.want is not new.want else "stays"

@@ -145,6 +145,17 @@ CASES: dict[str, tuple[View, tuple[str, str | None, Kind] | str | None]] = {
         ),
         "hold: alpha cannot start it: no init",
     ),
+    "a vserver that runs where it was moved to has no way back any more": (
+        view(word=owned(source="gamma", kind=Kind.PLANNED)),
+        ("alpha", None, Kind.PLANNED),
+    ),
+    "what cannot start again there, later, does not go back to an older copy": (
+        view(
+            word=owned(kind=Kind.PLANNED),
+            says={"alpha": VserverReport(State.ERROR, 7, because="its tree has vanished")},
+        ),
+        "hold: alpha cannot start it: its tree has vanished",
+    ),
     # errors, drains, wants
     "what cannot be started after a takeover waits for a person": (
         view(

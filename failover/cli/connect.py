@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,13 +38,13 @@ def connected(options: Namespace) -> Iterator[ZooKeeperStore]:
 
 def vserver_of(view: View, name: str) -> Vserver:
     if name not in view.cluster.vservers:
-        raise BadInput(f"there is no vserver {name}", hint=_known("vservers", view.cluster.vservers, name))
+        raise BadInput(f"there is no vserver {name}", hint=_nearest(name, view.cluster.vservers))
     return view.cluster.vservers[name]
 
 
 def host_of(view: View, name: str) -> str:
     if name not in view.cluster.hosts:
-        raise BadInput(f"there is no host {name}", hint=_known("hosts", view.cluster.hosts, name))
+        raise BadInput(f"there is no host {name}", hint=_nearest(name, view.cluster.hosts))
     return name
 
 
@@ -66,9 +66,7 @@ def led(view: View) -> None:
         )
 
 
-def _known(what: str, names: object, wrong: str) -> str:
-    import difflib
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from failover.config.problem import nearest
 
-    known = sorted(names)  # type: ignore[call-overload]
-    near = difflib.get_close_matches(wrong, known, 1)
-    return f"did you mean {near[0]}?" if near else f"the {what} are: {', '.join(known) or 'none'}"
+    return nearest(name, sorted(known))
