@@ -66,7 +66,6 @@ class Agent:
         self._said: Report | None = None
         self._said_at = float("-inf")
         self._published: Told | None = None
-        self._doing: frozenset[tuple[str, str]] = frozenset()
         self._troubled = ""
 
     def turn(self) -> float:
@@ -119,10 +118,6 @@ class Agent:
     def _begin(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
             self._machine.begin(step)
-        doing = frozenset((step.name, _vserver_of(step)) for step in steps if not step.name.startswith("ship"))
-        for name, vserver in sorted(doing - self._doing):
-            log.info("%s: %s", vserver, name)
-        self._doing = doing
 
     def _report(self, report: Report, now: float) -> None:
         """Say what is new at once, and what only got older now and then."""
@@ -130,10 +125,6 @@ class Agent:
         if new or now >= self._said_at + REPORT_AGE_S:
             self._store.report(replace(report, at=time.time()))
             self._said, self._said_at = report, now
-
-
-def _vserver_of(step: Step) -> str:
-    return step.vserver if isinstance(step.vserver, str) else step.vserver.name
 
 
 def _ageless(report: Report) -> Report:

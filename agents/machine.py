@@ -94,9 +94,11 @@ class RealMachine:
         threading.Thread(target=self._run, args=(name, step), name=f"{name} {step.name}", daemon=True).start()
 
     def _run(self, name: str, step: Step) -> None:
-        failure = ""
+        failure, began = "", self.now()
         try:
             self._perform(name, step)
+            if not isinstance(step, Ship) or step.final:
+                log.info("%s: %s took %.2f s", name, step.name, self.now() - began)
         except NotNow as later:
             log.info("%s: no %s now: %s", name, step.name, later)
         except FailoverError as error:
