@@ -3,6 +3,7 @@
     while it lives:   renew the lease · tell the guard · reconcile · begin the steps · report · wait for a change
 
 Rule 1: the lease counts from the sending of the newest renewal that ZooKeeper acknowledged (failover/timing.py).
+        A lease that the guard has not taken is none: nothing is started that nobody would freeze.
 Rule 2: while the store is not fresh nothing is begun but the freeze at the lease's end: what was told may be old.
 Rule 3: the agent keeps nothing that it could not read again; killed at any moment, the next one goes on.
 Rule 4: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
@@ -46,8 +47,8 @@ class Machine(Protocol):
         """Start a step and return; what becomes of it is seen in a later `observe`. One that is under way is left."""
         ...
 
-    def hold(self, until: float, told: Told) -> None:
-        """Tell the guard until when what this host owns may run."""
+    def hold(self, until: float, told: Told) -> bool:
+        """Tell the guard until when what this host owns may run; False when it has not taken the word."""
         ...
 
     def live(self) -> None:
@@ -67,6 +68,7 @@ class Agent:
         self._said_at = float("-inf")
         self._published: Told | None = None
         self._troubled = ""
+        self._held = float("-inf")  # the newest end of the lease that the guard has taken
 
     def turn(self) -> float:
         """One round; returns the seconds after which the next is due if nothing changes before."""
@@ -80,16 +82,17 @@ class Agent:
         if told is None:
             self._machine.live()
             return timing.renew_s
-        if fresh:
-            self._machine.hold(until, told)
-        else:
-            self._machine.live()
+        if fresh and self._machine.hold(until, told):
+            self._held = until
+        held = min(until, self._held)
         seen = self._machine.observe(told.cluster.vservers)
-        if fresh or now >= until:
-            self._begin(reconcile(told, seen, until if fresh else float("-inf"), now))
+        if fresh or now >= held:
+            self._begin(reconcile(told, seen, held if fresh else float("-inf"), now))
         if fresh:
             self._report(describe(told, seen, now, version=__version__), now)
-        return timing.renew_s if now >= until else min(timing.renew_s, until - now)
+        else:
+            self._machine.live()
+        return timing.renew_s if now >= held else min(timing.renew_s, held - now)
 
     def _terms(self) -> tuple[Timing, float]:
         """The timing of the session that ZooKeeper granted; the end of the lease, in the past when there is none."""
@@ -104,6 +107,9 @@ class Agent:
             told = self._store.told()
         except FailoverError as error:
             self._say_once(str(error))
+            return None
+        if told.host not in told.cluster.hosts:
+            self._say_once(f"{told.host} is not in the cluster any more: nothing is held, so what it runs is frozen")
             return None
         if told != self._published:
             self._machine.publish(told)

@@ -60,9 +60,17 @@ class RealMachine:
     # --- seeing -------------------------------------------------------------------------------------------------------
 
     def observe(self, names: Collection[str]) -> Seen:
-        return Seen(frozen_map({name: self._observe(name) for name in names}))
+        networked = frozenset(network.prepared())
+        return Seen(frozen_map({name: self._observe(name, name in networked) for name in names}))
 
-    def _observe(self, name: str) -> SeenVserver:
+    def _observe(self, name: str, networked: bool) -> SeenVserver:
+        """One vserver of which nothing can be seen must not keep the others waiting."""
+        try:
+            return self._look(name, networked)
+        except (FailoverError, OSError) as error:
+            return SeenVserver(State.ERROR, networked=networked, because=str(error))
+
+    def _look(self, name: str, networked: bool) -> SeenVserver:
         with self._lock:
             busy = tuple(sorted(self._busy.get(name, ())))
             shipped, failed = dict(self._shipped.get(name, {})), dict(self._failed.get(name, {}))
@@ -75,6 +83,7 @@ class RealMachine:
             Tree.LIVE if live else Tree.REPLICA if replica else Tree.NONE,
             status.since_at,
             status.because,
+            networked,
             busy,
             replica,
             shipped=frozen_map(shipped),
@@ -122,19 +131,21 @@ class RealMachine:
                 try:
                     self._start(step)
                 except Exception:
+                    isolation.kill(name)
                     network.remove(name)
                     raise
             case Stop():
                 isolation.stop(name, timeout_s=step.timeout_s)
                 network.remove(name)
             case Kill():
+                if name in network.prepared():
+                    network.down(name)
                 isolation.kill(name)
                 network.remove(name)
             case Freeze():
                 isolation.freeze(name)
             case Thaw():
-                isolation.thaw(name)
-                network.announce(name)
+                self._thaw(name)
             case Ship():
                 self._ship(step)
             case Demote():
@@ -143,7 +154,7 @@ class RealMachine:
     def _start(self, step: Start) -> None:
         vserver, told = step.vserver, self._told
         live, marks = VSERVERS / vserver.name, {"begun": time.time()}
-        self._count_start(vserver.name, step.epoch)
+        starts = self._starts_under(vserver.name, step.epoch)
         if not live.is_dir():
             generation.promote(vserver.name, step.epoch, VSERVERS, anyway=step.anyway)
             marks["promoted"] = time.time()
@@ -151,29 +162,47 @@ class RealMachine:
             raise NotNow("nothing was told yet")
         where = told.cluster.hosts[self._host].network
         netns = network.prepare(vserver.name, where, vserver.addresses, vserver.gateway)
-        if self.now() >= self._until:
-            raise NotNow("the lease ended before the start")
+        self._check_word(step)
         network.up(vserver.name)
         marks["address"] = time.time()
-        isolation.start(isolation.Settings(name=vserver.name, tree=live, netns=netns))
-        if self.now() >= self._until:
-            isolation.freeze(vserver.name)
+        isolation.start(isolation.Settings(name=vserver.name, tree=live, netns=netns, until=self._until))
+        self._check_word(step)
+        starts.append(self.now())
         marks["started"] = time.time()
         with self._lock:
             self._marks[vserver.name] = marks
+            shipped = self._shipped.get(vserver.name, {})
+            self._shipped[vserver.name] = {host: replace(last, final=False) for host, last in shipped.items()}
         self._announce_again(vserver.name)
 
-    def _count_start(self, name: str, epoch: int) -> None:
-        """A second start under the same epoch means that it has ended by itself."""
+    def _check_word(self, step: Start) -> None:
+        """A start may have waited long: the word that it obeys must be the present one, and the lease must run."""
+        word = self._told.assignments.get(step.vserver.name) if self._told else None
+        if word is None or (word.owner, word.epoch) != (step.host, step.epoch):
+            raise NotNow(f"epoch {step.epoch} is over")
+        if self.now() >= self._until:
+            raise NotNow("the lease is over")
+
+    def _starts_under(self, name: str, epoch: int) -> deque[float]:
+        """When it was started under this epoch. Each start but the first means that it has ended by itself."""
         before, starts = self._starts.get(name, (0, deque[float]()))
         if before != epoch:
             starts = deque(maxlen=CRASHES)
-        ended = isolation.status(name).because
+            self._starts[name] = epoch, starts
         if len(starts) == CRASHES and self.now() - starts[0] < CRASHES_WITHIN_S:
-            starts.clear()
+            ended = isolation.status(name).because
             raise Refused(f"it ended by itself {CRASHES} times within {CRASHES_WITHIN_S:g} s ({ended})")
-        starts.append(self.now())
-        self._starts[name] = epoch, starts
+        return starts
+
+    def _thaw(self, name: str) -> None:
+        """The lease is looked at on both sides: this thread may have been held up."""
+        if self.now() >= self._until:
+            return
+        isolation.thaw(name)
+        if self.now() >= self._until:
+            isolation.freeze(name)
+            return
+        network.announce(name)
 
     def _announce_again(self, name: str) -> None:
         for delay in ANNOUNCE_AGAIN_S:
@@ -183,34 +212,38 @@ class RealMachine:
 
     def _ship(self, step: Ship) -> None:
         name, told, began = step.vserver.name, self._told, self.now()
+        if told is None:
+            raise NotNow("nothing was told yet")
         with self._lock:
             before = self._shipped.get(name, {}).get(step.target) or Shipped(0, step.epoch, began, rounds=0)
         try:
-            if told is None:
-                raise NotNow("nothing was told yet")
-            target = told.cluster.hosts[step.target]
-            done = ship.ship(step.vserver, VSERVERS / name, target, step.epoch, step.final)
-            rounds = before.rounds + 1 if before.epoch == step.epoch else 1
-            after = replace(done, took_s=self.now() - began, rounds=rounds, tried_at=began)
-        except FailoverError as error:
-            after = replace(before, because=str(error), tried_at=self.now())
+            done = ship.ship(step.vserver, VSERVERS / name, told.cluster.hosts[step.target], step.epoch, step.final)
+        except Exception as error:
+            word = self._told.assignments.get(name) if self._told else None
+            if word is not None and word.epoch != step.epoch:
+                raise NotNow(f"epoch {step.epoch} is over") from error
+            self._note(name, step.target, replace(before, because=str(error), tried_at=self.now()))
             raise
-        finally:
-            with self._lock:
-                self._shipped.setdefault(name, {})[step.target] = after
+        rounds = before.rounds + 1 if before.epoch == step.epoch else 1
+        self._note(name, step.target, replace(done, took_s=self.now() - began, rounds=rounds, tried_at=began))
+
+    def _note(self, name: str, target: str, shipped: Shipped) -> None:
+        with self._lock:
+            self._shipped.setdefault(name, {})[target] = shipped
 
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 
-    def hold(self, until: float, told: Told) -> None:
-        self._until, self._told = until, told
-        mine = [
-            name
-            for name, word in told.assignments.items()
-            if word.owner == told.host and word.want is not Want.IGNORED and name in told.cluster.vservers
-        ]
-        macs = {name: network.mac_of(name) for name in mine}
-        if not lease.hold(until, macs, told.cluster.hosts[told.host].network):
-            log.warning("the guard does not answer: only this agent watches over the lease")
+    def hold(self, until: float, told: Told) -> bool:
+        self._told = told
+        held, released = dict[str, str](), dict[str, str]()
+        for name, word in told.assignments.items():
+            if word.owner == told.host:
+                ours = name in told.cluster.vservers and word.want is not Want.IGNORED
+                (held if ours else released)[name] = network.mac_of(name)
+        done = lease.hold(until, held, told.cluster.hosts[told.host].network, released=released)
+        if done:
+            self._until = until
+        return done
 
     def live(self) -> None:
         lease.alive()
@@ -228,7 +261,7 @@ def recover(names: Collection[str]) -> None:
     for name in names:
         try:
             generation.recover(name, VSERVERS)
-        except FailoverError as error:
+        except (FailoverError, OSError) as error:
             log.error("%s: %s", name, error)
 
 

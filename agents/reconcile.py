@@ -3,8 +3,8 @@
     told: the leader's words    seen: what this host sees of itself    until: the end of this host's lease (boot time)
 
 Rule 1: after the lease nothing is started, thawed or shipped, and what runs is frozen. The same when there was none.
-Rule 2: what another host owns is stopped here before anything else is done with it; a frozen one is killed, not thawed.
-Rule 3: only the owner ships, and a vserver that is handed over is shipped a last time after it has stopped.
+Rule 2: what another host owns is killed here before anything else is done with it; a frozen one is not thawed for it.
+Rule 3: only the owner ships. What is handed over is shipped a last time after it and its addresses are gone.
 Rule 4: one step at a time per vserver, but ships to several backups run side by side. Stops come before starts.
 Rule 5: a step that failed is not tried again under the same epoch (a regular ship is, at the next round).
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from agents.steps import Demote, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
-from failover.model import Assignment, Report, Shipment, State, Told, Vserver, VserverReport, Want, frozen_map
+from failover.model import Assignment, Kind, Report, Shipment, State, Told, Vserver, VserverReport, Want, frozen_map
 
 WARM_S = 2.0  # a round this short is followed by the stop and the last round
 WARM_ROUNDS = 4  # ... and so is this many, however long they take: a busy writer must not put off a move for ever
@@ -28,9 +28,9 @@ def reconcile(told: Told, seen: Seen, until: float, now: float) -> tuple[Step, .
     """The steps to begin now, in order."""
     steps: list[Step] = []
     for name, vserver in told.cluster.vservers.items():
-        if told.host in vserver.hosts:
-            own = seen.vservers.get(name, SeenVserver())
-            steps.extend(_steps(told, vserver, told.assignments.get(name), own, now, leased=now < until))
+        own, word = seen.vservers.get(name, SeenVserver()), told.assignments.get(name)
+        if told.host in vserver.hosts or own.state is not State.STOPPED or (word and word.owner == told.host):
+            steps.extend(_steps(told, vserver, word, own, now, leased=now < until))
     return tuple(sorted(steps, key=lambda step: _ORDER.index(type(step))))
 
 
@@ -41,7 +41,7 @@ def _steps(
         return ()
     if not leased:
         return (Freeze(vserver.name),) if seen.state is State.RUNNING else ()
-    if any(step in seen.busy for step in _ALONE):
+    if seen.state is State.ERROR or any(step in seen.busy for step in _ALONE):
         return ()
     if word.owner != told.host:
         return _not_mine(vserver, word, seen)
@@ -51,26 +51,25 @@ def _steps(
 
 
 def _not_mine(vserver: Vserver, word: Assignment, seen: SeenVserver) -> Iterable[Step]:
-    if seen.state is State.FROZEN:
+    if seen.state in (State.FROZEN, State.RUNNING) or seen.networked:
         return (Kill(vserver.name, word.epoch),)
-    if seen.state is State.RUNNING:
-        return (Stop(vserver, word.epoch),)
     if seen.tree is Tree.LIVE and not _failed(seen, "demote", word):
         last = seen.shipped.get(word.owner)
-        whole = last is not None and last.final and last.epoch == word.epoch - 1
+        whole = last is not None and last.final and last.epoch < word.epoch
         return (Demote(vserver.name, word.epoch, last.generation if last and whole else None),)
     return ()
 
 
 def _mine(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver, now: float) -> Iterable[Step]:
     if word.want is Want.STOPPED:
-        if seen.state in (State.RUNNING, State.FROZEN):
+        if seen.state in (State.RUNNING, State.FROZEN) or seen.networked:
             return (Stop(vserver, word.epoch),)
         return _regular(told, vserver, word, seen, now) if seen.tree is Tree.LIVE else ()
     if seen.state is State.FROZEN:
         return (Thaw(vserver.name),)
     if seen.state is State.RUNNING:
-        return _regular(told, vserver, word, seen, now)
+        arriving = word.kind is Kind.PLANNED and word.source is not None  # the leader's next epoch is on its way
+        return () if arriving else _regular(told, vserver, word, seen, now)
     return () if _failed(seen, "start", word) else (Start(vserver, word.epoch, told.host, anyway=word.accept_loss),)
 
 
@@ -86,6 +85,9 @@ def _regular(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver, 
 def _hand_over(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver, now: float) -> Iterable[Step]:
     """Ship while it runs, stop it, ship the last changes; the leader then gives it to the target."""
     assert word.target is not None
+    if word.unshipped:
+        gone = seen.state is State.STOPPED and not seen.networked
+        return () if gone or _failed(seen, "stop", word) else (Stop(vserver, word.epoch),)
     ship = Ship(vserver, word.target, word.epoch)
     if ship.name in seen.busy or _failed(seen, ship.name, word) or _failed(seen, "stop", word):
         return ()
@@ -93,6 +95,8 @@ def _hand_over(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver
     mine = last if last is not None and last.epoch == word.epoch else None
     if seen.state in (State.RUNNING, State.FROZEN):
         return (Stop(vserver, word.epoch),) if _warm(mine) else (ship,)
+    if seen.networked:
+        return (Stop(vserver, word.epoch),)
     return () if mine is not None and mine.final else (replace(ship, final=True),)
 
 
@@ -125,6 +129,17 @@ def describe(told: Told, seen: Seen, now: float, *, version: str = "") -> Report
     )
 
 
+def _handed(word: Assignment, seen: SeenVserver) -> int | None:
+    """The generation with which all is done that the owner has to do for a hand-over; 0 when none was asked for."""
+    gone = seen.state is State.STOPPED and not seen.networked and not any(step in seen.busy for step in _ALONE)
+    last = seen.shipped.get(word.target or "")
+    if word.target is None or not gone:
+        return None
+    if word.unshipped:
+        return 0
+    return last.generation if last and last.final and last.epoch == word.epoch else None
+
+
 def _owns(told: Told, name: str) -> bool:
     word = told.assignments.get(name)
     return word is not None and word.owner == told.host
@@ -135,8 +150,7 @@ def _describe(host: str, word: Assignment | None, seen: SeenVserver, now: float)
         return VserverReport(seen.state, word.epoch if word else 0, seen.since_at, seen.because)
     start, stop = _failed(seen, "start", word), _failed(seen, "stop", word)
     broken = start if seen.state is State.STOPPED else stop if seen.state is State.RUNNING else ""
-    last = seen.shipped.get(word.target) if word.target else None
-    handed = last.generation if last and last.final and last.epoch == word.epoch else None
+    handed = _handed(word, seen)
     shipping = _failed(seen, f"ship {word.target}", word) if word.target and handed is None else ""
     return VserverReport(
         State.ERROR if broken else seen.state,

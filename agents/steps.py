@@ -39,7 +39,8 @@ class SeenVserver:
     state: State = State.STOPPED
     tree: Tree = Tree.NONE
     since_at: float = 0.0
-    because: str = ""  # how it ended, when it ended by itself
+    because: str = ""  # how it ended, when it ended by itself; or why nothing can be seen of it (state error)
+    networked: bool = False  # its network is prepared: its addresses may answer, whatever its processes do
     busy: tuple[str, ...] = ()  # names of the steps under way: "start", "stop", "ship hostB"
     replica: Replica | None = None
     generation: int = 0  # of the live tree: the last one that was made from it, or that it was promoted from

@@ -148,7 +148,8 @@ class Kind(StrEnum):
 class Assignment:
     """The leader's word about one vserver.
 
-    While `target` is set, the owner hands it over: it syncs, stops it, ships the last changes and reports `handed`.
+    While `target` is set, the owner hands it over: it syncs, stops it, ships the last changes and reports `handed`; or,
+    when it is to go `unshipped`, it only stops it.
     """
 
     vserver: str
@@ -156,10 +157,11 @@ class Assignment:
     epoch: int
     want: Want = Want.STARTED
     target: str | None = None
+    unshipped: bool = False  # handed over as it is: stopped, but without a last sync
     kind: Kind = Kind.FIRST
     source: str | None = None  # the owner before; after a move, until it runs, where it goes back to
     accept_loss: bool = False  # an operator accepted the age of the replica that is to be started
-    failed_on: tuple[str, ...] = ()  # hosts that could not take it or start it; no candidates until an operator says so
+    failed_on: tuple[str, ...] = ()  # hosts that could not take it or start it: no move goes there by itself
     because: str = ""
     at: float = 0.0
     owned_at: float = 0.0  # since when the present owner has it
@@ -234,7 +236,7 @@ class VserverReport:
     epoch: int  # the epoch that the agent has obeyed
     since_at: float = 0.0
     because: str = ""  # why it is in error or what it waits for
-    handed: int | None = None  # the generation of the final sync to the assignment's target, once complete there
+    handed: int | None = None  # the generation of the final sync to the assignment's target, or 0 for none: all done
     handing_failed: str = ""  # why it could not be handed over; it runs on here
     shipments: Mapping[str, Shipment] = field(default_factory=frozen_map)
     marks: Mapping[str, float] = field(default_factory=frozen_map)  # wall clock: when the last start was how far

@@ -13,6 +13,7 @@
 Rule 1: an owner whose session exists is never taken over; only it can hand over. A session ends after the host's lease
         (failover/timing.py), and the lease's version is checked again by the commit.
 Rule 2: every change is the next epoch of one vserver; it fails whole if the world has moved on, and is decided again.
+        What is no longer declared keeps its word, so that its epochs go on if it is declared again.
 Rule 3: doing nothing is an answer too, and has a reason (Hold).
 """
 
@@ -51,13 +52,8 @@ def plan(view: View) -> Plan:
     """The changes that the leader must make now, what it holds back, and what it thinks of every host."""
     vservers = sorted(view.cluster.vservers.values(), key=lambda vserver: vserver.name)
     decisions = [_decide(view, vserver) for vserver in vservers]
-    forgotten = tuple(
-        Change(forget=((name, assignment.epoch),))
-        for name, assignment in sorted(view.assignments.items())
-        if name not in view.cluster.vservers
-    )
     return Plan(
-        changes=forgotten + tuple(found for found in decisions if isinstance(found, Change)),
+        changes=tuple(found for found in decisions if isinstance(found, Change)),
         holds=tuple(found for found in decisions if isinstance(found, Hold)),
         verdicts={vserver.name: verdicts(view, vserver) for vserver in vservers},
     )
@@ -80,25 +76,37 @@ def _decide(view: View, vserver: Vserver) -> Change | Hold | None:
     now = view.assignments.get(vserver.name)
     if now is None:
         return None if want is Want.IGNORED else _first(view, vserver, want)
-    if now.want is not want:
-        return _assign(view, replace(now, want=want, target=None), f"wanted {want}")
+    wish = intent.move if intent.move is not None and intent.move.epoch == now.epoch else None
+    if now.want is not want and not (wish and wish.accept_loss):
+        return _assign(view, replace(now, want=want, target=None, unshipped=False), f"wanted {want}")
     if want is Want.IGNORED:
         return None
-    if now.owner not in view.cluster.hosts or not alive(view, now.owner):
-        return _owner_lost(view, vserver, now, intent.move)
+    now = replace(now, want=want)  # a wish that is obeyed takes it along in one change
+    if now.failed_on and intent.cleared_epoch >= now.epoch:
+        return _assign(view, replace(now, failed_on=()), "an operator says: try again")
+    return _owned(view, vserver, now, intent, wish)
+
+
+def _owned(
+    view: View, vserver: Vserver, now: Assignment, intent: VserverIntent, wish: MoveWish | None
+) -> Change | Hold | None:
+    if not alive(view, now.owner):
+        return _owner_lost(view, vserver, now, wish)
     report = own_report(view, now)
     if report is None:
         return None  # the agent has not obeyed this epoch yet
     if now.target is not None:
         return _handing_over(view, vserver, now, report)
-    if intent.move is not None and intent.move.epoch == now.epoch:
-        return _wished(view, vserver, now, report, intent.move)
+    if wish is not None:
+        return _wished(view, vserver, now, wish)
     if report.state is State.ERROR:
         return _in_error(view, vserver, now, report, intent)
     if now.kind is Kind.PLANNED and now.source is not None and report.state is State.RUNNING:
         return _assign(view, replace(now, source=None), f"it has arrived on {now.owner}")
+    if now.owner not in vserver.hosts:
+        return _leave(view, vserver, now, f"{now.owner} may not run it any more")
     if _drained(view, now.owner):
-        return _drain(view, vserver, now)
+        return _leave(view, vserver, now, f"{now.owner} is drained")
     return None
 
 
@@ -122,12 +130,17 @@ def _first(view: View, vserver: Vserver, want: Want) -> Change | Hold:
 
 def _owner_lost(view: View, vserver: Vserver, now: Assignment, wish: MoveWish | None) -> Change | Hold:
     """The owner's session is gone, so it has stopped or frozen the vserver, and its lease cannot be renewed unseen."""
+    if now.owner not in view.leases:
+        return Hold(vserver.name, f"nobody knows whether {now.owner}, its owner, is off", f"bring {now.owner} back")
     handed = own_report(view, now)
-    if now.target is not None and handed is not None and handed.handed is not None and alive(view, now.target):
+    if now.target is not None and handed is not None and handed.handed and alive(view, now.target):
         return _give(view, now, now.target, Kind.PLANNED, f"{now.owner} handed it over to {now.target}, then was lost")
-    accepted = wish if wish is not None and wish.epoch == now.epoch and wish.accept_loss else None
+    accepted = wish if wish is not None and wish.accept_loss else None
     judged = verdicts(view, vserver, accepted)
-    chosen = next((verdict.host for verdict in judged if verdict.may and verdict.host != now.owner), None)
+    able = [verdict.host for verdict in judged if verdict.may and verdict.host != now.owner]
+    if accepted is not None:
+        able = [host for host in able if host == accepted.target] or able
+    chosen = next((host for host in able if host not in now.failed_on), next(iter(able), None))
     if chosen is None:
         reasons = "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged)
         return Hold(vserver.name, f"no host may run it: {reasons}", _way_out(view, vserver, now))
@@ -137,24 +150,27 @@ def _owner_lost(view: View, vserver: Vserver, now: Assignment, wish: MoveWish | 
 
 def _handing_over(view: View, vserver: Vserver, now: Assignment, report: VserverReport) -> Change | None:
     assert now.target is not None
+    stays = replace(now, target=None, unshipped=False, accept_loss=False)
+    hopeless = _unfit(view, vserver, now.target)
+    if hopeless:
+        return _assign(view, stays, f"the move was given up: {now.target} {hopeless}")
     if report.handed is not None:
-        return _give(view, now, now.target, Kind.PLANNED, now.because)
+        kind = Kind.TAKEOVER if now.accept_loss else Kind.PLANNED
+        return _give(view, now, now.target, kind, now.because, accept_loss=now.accept_loss)
     if report.handing_failed:
         failed = f"the move to {now.target} failed and it stays on {now.owner}: {report.handing_failed}"
-        return _assign(view, replace(now, target=None, failed_on=_with(now.failed_on, now.target)), failed)
-    if not alive(view, now.target):
-        return _assign(view, replace(now, target=None), f"the move was given up: {now.target} is lost")
+        return _assign(view, replace(stays, failed_on=_with(now.failed_on, now.target)), failed)
     return None
 
 
-def _wished(view: View, vserver: Vserver, now: Assignment, report: VserverReport, wish: MoveWish) -> Change:
+def _wished(view: View, vserver: Vserver, now: Assignment, wish: MoveWish) -> Change:
     """An operator's word for this very epoch: obeyed, or answered by an epoch that says why not."""
-    if wish.accept_loss and wish.target and report.state in (State.STOPPED, State.ERROR):
+    if wish.accept_loss and wish.target:
         verdict = judge(view, vserver, wish.target, wish)
-        if verdict.may:
-            because = f"an operator starts the replica of {wish.target} as it is"
-            return _give(view, now, wish.target, Kind.TAKEOVER, because, accept_loss=True)
-        return _assign(view, now, f"not started on {wish.target}: it {verdict.because}")
+        if not verdict.may:
+            return _assign(view, now, f"not started on {wish.target}: it {verdict.because}")
+        because = f"an operator starts the replica of {wish.target} as it is"
+        return _assign(view, replace(now, target=wish.target, unshipped=True, accept_loss=True), because)
     fresh = replace(now, failed_on=()) if wish.target else now
     hosts = (wish.target,) if wish.target else vserver.hosts
     judged = [judge_move(view, vserver, fresh, host) for host in hosts if host != now.owner]
@@ -172,22 +188,19 @@ def _in_error(
         return _assign(view, replace(now, failed_on=()), "an operator says: try again")
     back = now.source if now.kind is Kind.PLANNED and now.source not in now.failed_on else None
     if back and back in vserver.hosts and alive(view, back):
-        tried = replace(now, failed_on=_with(now.failed_on, now.owner))
-        because = f"{now.owner} could not start it ({report.because}); it goes on at {back}"
-        return _give(view, tried, back, Kind.PLANNED, because)
+        tried = replace(now, target=back, unshipped=True, failed_on=_with(now.failed_on, now.owner))
+        return _assign(view, tried, f"{now.owner} could not start it ({report.because}); it goes on at {back}")
     why = f"{now.owner} cannot start it: {report.because}"
     return Hold(vserver.name, why, f"mend it, then: failover start {vserver.name}; or {_way_out(view, vserver, now)}")
 
 
-def _drain(view: View, vserver: Vserver, now: Assignment) -> Change | Hold:
+def _leave(view: View, vserver: Vserver, now: Assignment, why: str) -> Change | Hold:
     judged = [judge_move(view, vserver, now, host) for host in vserver.hosts if host != now.owner]
     chosen = next((verdict.host for verdict in judged if verdict.may), None)
     if chosen is None:
         reasons = "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged) or "it has no backup"
-        return Hold(
-            vserver.name, f"{now.owner} is drained, but it must stay there: {reasons}", "add or repair a backup"
-        )
-    return _assign(view, replace(now, target=chosen), f"{now.owner} is drained; it moves to {chosen}")
+        return Hold(vserver.name, f"{why}, but it must stay there: {reasons}", "add or repair a backup")
+    return _assign(view, replace(now, target=chosen), f"{why}; it moves to {chosen}")
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -201,7 +214,7 @@ def verdicts(view: View, vserver: Vserver, accepted: MoveWish | None = None) -> 
 def judge(view: View, vserver: Vserver, host: str, accepted: MoveWish | None = None) -> Verdict:
     """Whether `host` could start its replica now. `accepted`: the age of one target's replica is accepted."""
     now = view.assignments.get(vserver.name)
-    hopeless = _unfit(view, vserver, host, now)
+    hopeless = _unfit(view, vserver, host)
     if hopeless:
         return Verdict(host, False, hopeless)
     if now is not None and now.owner == host:
@@ -225,11 +238,11 @@ def judge(view: View, vserver: Vserver, host: str, accepted: MoveWish | None = N
 
 def judge_move(view: View, vserver: Vserver, now: Assignment, host: str) -> Verdict:
     """Whether the owner may hand it over to `host`: all is shipped before it starts there, so no age matters."""
-    hopeless = _unfit(view, vserver, host, now)
+    hopeless = _unfit(view, vserver, host) or ("failed to take it before" if host in now.failed_on else "")
     return Verdict(host, not hopeless, hopeless or "may take it")
 
 
-def _unfit(view: View, vserver: Vserver, host: str, now: Assignment | None) -> str:
+def _unfit(view: View, vserver: Vserver, host: str) -> str:
     """Why a host may not run it, whatever its replica is like; empty when there is nothing."""
     if host not in vserver.hosts:
         return "is neither its primary nor one of its backups"
@@ -240,8 +253,6 @@ def _unfit(view: View, vserver: Vserver, host: str, now: Assignment | None) -> s
     if _drained(view, host):
         reason = view.intents.hosts[host].reason
         return f"is drained ({reason})" if reason else "is drained"
-    if now is not None and host in now.failed_on and host != now.owner:
-        return "failed to take it before"
     return ""
 
 
@@ -310,7 +321,16 @@ def _way_out(view: View, vserver: Vserver, now: Assignment) -> str:
 
 def _give(view: View, now: Assignment, host: str, kind: Kind, because: str, *, accept_loss: bool = False) -> Change:
     """`host` becomes the owner. From an owner whose session is gone only while its lease record stays what it is."""
-    new = replace(now, owner=host, target=None, kind=kind, source=now.owner, accept_loss=accept_loss, owned_at=view.now)
+    new = replace(
+        now,
+        owner=host,
+        target=None,
+        unshipped=False,
+        kind=kind,
+        source=now.owner,
+        accept_loss=accept_loss,
+        owned_at=view.now,
+    )
     lease = view.leases.get(now.owner)
     gone = ((now.owner, lease.version),) if lease is not None and not lease.alive else ()
     return replace(_assign(view, new, because), leases=gone)

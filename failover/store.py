@@ -39,7 +39,6 @@ class Change:
     """
 
     assignments: tuple[Assignment, ...] = ()  # each replaces the one with epoch - 1; epoch 1 creates it
-    forget: tuple[tuple[str, int], ...] = ()  # (vserver, epoch): remove the assignment that has this epoch
     leases: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold, and the host not alive
     events: tuple[Event, ...] = ()
 

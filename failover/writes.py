@@ -48,7 +48,6 @@ def commit(change: Change, epoch: int) -> tuple[Write, ...]:
     for word in change.assignments:
         path, data = f"assignments/{word.vserver}", wire.encode(word)
         writes.append(Create(path, data) if word.epoch == 1 else Set(path, data, word.epoch - 2))
-    writes += [Delete(f"assignments/{vserver}", last - 1) for vserver, last in change.forget]
     for host, version in change.leases:
         # A transaction has no "does not exist"; but creating what exists fails, and with it all the rest.
         alive = f"alive/{host}"

@@ -55,6 +55,14 @@ CASES: dict[str, tuple[View, tuple[str, str | None, Kind] | str | None]] = {
         view(word=owned(), lost=("alpha", "beta")),
         ("gamma", None, Kind.TAKEOVER),
     ),
+    "a backup that failed to take it before is the last to take over": (
+        view(word=owned(failed_on=("beta",)), lost=("alpha",)),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "... but better than none": (
+        view(word=owned(failed_on=("beta",)), lost=("alpha", "gamma")),
+        ("beta", None, Kind.TAKEOVER),
+    ),
     "a drained backup does not take over": (
         view(word=owned(), lost=("alpha",), drained=("beta",)),
         ("gamma", None, Kind.TAKEOVER),
@@ -131,12 +139,23 @@ CASES: dict[str, tuple[View, tuple[str, str | None, Kind] | str | None]] = {
         view(word=MOVING, says={"alpha": replace(RUNNING, handing_failed="no space left on beta")}),
         ("alpha", None, Kind.FIRST),
     ),
-    "a move whose target cannot start it goes back": (
+    "a move whose target cannot start it goes back, once the target has let go": (
         view(
             word=owned(owner="beta", source="alpha", kind=Kind.PLANNED),
             says={"beta": VserverReport(State.ERROR, 7, because="no init")},
         ),
+        ("beta", "alpha", Kind.PLANNED),
+    ),
+    "what is let go without a last sync is given": (
+        view(
+            word=owned(owner="beta", target="alpha", unshipped=True, source="alpha", kind=Kind.PLANNED),
+            says={"beta": VserverReport(State.STOPPED, 7, handed=0)},
+        ),
         ("alpha", None, Kind.PLANNED),
+    ),
+    "a hand-over to a host that is lost after the last ship stays where all of it is": (
+        view(word=MOVING, says={"alpha": VserverReport(State.STOPPED, 7, handed=13)}, lost=("beta",)),
+        ("alpha", None, Kind.FIRST),
     ),
     "... but not a second time": (
         view(
@@ -172,16 +191,32 @@ CASES: dict[str, tuple[View, tuple[str, str | None, Kind] | str | None]] = {
         ),
         ("alpha", None, Kind.FIRST),
     ),
-    "what cannot run where it is may be started from an old replica at an operator's word": (
+    "what cannot run where it is may be started from an old replica at an operator's word, once it is let go": (
         view(
             word=owned(),
             says={"alpha": VserverReport(State.ERROR, 7, because="its tree has vanished")},
             intent=VserverIntent(move=MoveWish("beta", 7, accept_loss=True)),
         ),
-        ("beta", None, Kind.TAKEOVER),
+        ("alpha", "beta", Kind.FIRST),
     ),
-    "a running vserver is never started elsewhere by accepting a loss": (
+    "accepting a loss after a stop is one change": (
+        view(
+            word=owned(want=Want.STOPPED),
+            says={"alpha": VserverReport(State.STOPPED, 7)},
+            intent=VserverIntent(want=Want.STARTED, move=MoveWish("beta", 7, accept_loss=True)),
+        ),
+        ("alpha", "beta", Kind.FIRST),
+    ),
+    "accepting a loss asks a living owner to stop first": (
         view(word=owned(), intent=VserverIntent(move=MoveWish("beta", 7, accept_loss=True))),
+        ("alpha", "beta", Kind.FIRST),
+    ),
+    "an operator's start clears the hosts that failed": (
+        view(word=owned(failed_on=("beta",)), intent=VserverIntent(cleared_epoch=7)),
+        ("alpha", None, Kind.FIRST),
+    ),
+    "what its owner may not run any more moves to a host that may": (
+        view(word=owned(), vserver=replace(V1, primary="beta", backups=("gamma",))),
         ("alpha", "beta", Kind.FIRST),
     ),
     "a drain moves what the host owns": (view(word=owned(), drained=("alpha",)), ("alpha", "beta", Kind.FIRST)),
@@ -238,10 +273,18 @@ def test_the_age_of_a_replica_ends_with_the_lease_of_a_lost_owner() -> None:
     assert replica_age(replace(view(word=owned()), now=NOW + 600), V1, "beta") == pytest.approx(601.0)
 
 
-def test_what_is_no_longer_declared_is_forgotten() -> None:
+def test_what_is_no_longer_declared_keeps_its_word() -> None:
     seen = view(word=owned())
-    gone = replace(seen, cluster=replace(seen.cluster, vservers={}))
-    assert plan(gone).changes[0].forget == (("v1", 7),)
+    assert plan(replace(seen, cluster=replace(seen.cluster, vservers={}))).changes == ()
+
+
+def test_an_operators_acceptance_of_a_loss_lasts_from_the_wish_to_the_start() -> None:
+    seen = view(word=owned(), intent=VserverIntent(move=MoveWish("beta", 7, accept_loss=True)))
+    (asked,) = plan(seen).changes[0].assignments
+    let_go = view(word=asked, says={"alpha": VserverReport(State.STOPPED, 8, handed=0)})
+    (given,) = plan(let_go).changes[0].assignments
+    assert (asked.unshipped, asked.accept_loss) == (True, True)
+    assert (given.owner, given.unshipped, given.accept_loss, given.kind) == ("beta", False, True, Kind.TAKEOVER)
 
 
 def test_without_a_host_is_the_plan_for_its_loss() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agents.reconcile import describe, reconcile
 from agents.steps import Seen, SeenVserver, Shipped, Tree
-from failover.model import Assignment, Replica, State, Told, Vserver, Want
+from failover.model import Assignment, Kind, Replica, State, Told, Vserver, Want
 from tests.views import V1, cluster, owned
 
 NOW = 500.0
@@ -76,7 +76,25 @@ CASES: dict[str, tuple[Told, SeenVserver, float, tuple[str, ...]]] = {
         LEASED,
         ("kill",),
     ),
-    "what another host owns is stopped if it runs": (told(owned(owner="beta", epoch=8)), RUNS, LEASED, ("stop",)),
+    "what another host owns is killed at once if it runs": (
+        told(owned(owner="beta", epoch=8)),
+        RUNS,
+        LEASED,
+        ("kill",),
+    ),
+    "its network is taken away before its tree": (
+        told(owned(owner="beta", epoch=8)),
+        replace(RESTS, networked=True),
+        LEASED,
+        ("kill",),
+    ),
+    "what this host owns, though it may not run it any more, is still its own": (
+        told(owned(), vserver=replace(NEVER, primary="beta", backups=("gamma",))),
+        RUNS,
+        OVER,
+        ("freeze",),
+    ),
+    "of what cannot be seen nothing is begun": (told(owned()), SeenVserver(State.ERROR), LEASED, ()),
     "a former owner's tree is set aside": (told(owned(owner="beta", epoch=8)), RESTS, LEASED, ("demote",)),
     "a backup does nothing by itself": (told(owned(), host="beta"), COPY, LEASED, ()),
     # syncing
@@ -127,6 +145,25 @@ CASES: dict[str, tuple[Told, SeenVserver, float, tuple[str, ...]]] = {
         LEASED,
         ("ship beta",),
     ),
+    "nothing is handed over while its addresses may answer": (
+        told(MOVING),
+        replace(RESTS, networked=True, shipped=SHIPPED),
+        LEASED,
+        ("stop",),
+    ),
+    "what goes unshipped is only stopped": (
+        told(owned(target="beta", unshipped=True)),
+        RUNS,
+        LEASED,
+        ("stop",),
+    ),
+    "what goes unshipped and is stopped is let go": (told(owned(target="beta", unshipped=True)), RESTS, LEASED, ()),
+    "what has just arrived is shipped after the leader's next word": (
+        told(owned(source="beta", kind=Kind.PLANNED)),
+        RUNS,
+        LEASED,
+        (),
+    ),
     "then the leader has the word": (told(MOVING), replace(RESTS, shipped=shipped(final=True)), LEASED, ()),
     "a hand-over that failed waits for the leader": (
         told(MOVING),
@@ -148,7 +185,7 @@ def test_stops_come_before_starts() -> None:
     other = replace(NEVER, name="v2")
     both = Told("alpha", cluster(NEVER, other), {"v1": owned(), "v2": owned(vserver="v2", owner="beta")})
     steps = reconcile(both, Seen({"v1": RESTS, "v2": RUNS}), LEASED, NOW)
-    assert [step.name for step in steps] == ["stop", "start"]
+    assert [step.name for step in steps] == ["kill", "start"]
 
 
 def test_the_last_ship_is_final_and_only_the_last() -> None:
@@ -162,9 +199,9 @@ def test_the_last_ship_is_final_and_only_the_last() -> None:
     [
         ({"final": True, "epoch": 7}, 12),
         ({"final": False, "epoch": 7}, None),
-        ({"final": True, "epoch": 6}, None),
+        ({"final": True, "epoch": 6}, 12),
     ],
-    ids=["handed over whole: it is a replica at once", "taken over: it has diverged", "handed over once, long ago"],
+    ids=["handed over whole: it is a replica at once", "taken over: it has diverged", "handed over, and seen late"],
 )
 def test_what_a_former_owner_sets_aside(last: dict[str, object], generation: int | None) -> None:
     (step,) = reconcile(
@@ -194,6 +231,16 @@ def test_the_report_has_ages_and_the_hand_over() -> None:
     own = describe(told(MOVING), seen, NOW).vservers["v1"]
     assert own.handed == 12
     assert own.shipments["gamma"].age_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("seen", "handed"),
+    [(RESTS, 0), (RUNS, None), (replace(RESTS, networked=True), None), (replace(RESTS, busy=("start",)), None)],
+    ids=["stopped: let go", "it runs", "its addresses may answer", "a start is under way"],
+)
+def test_when_it_is_let_go_unshipped(seen: SeenVserver, handed: int | None) -> None:
+    own = describe(told(owned(target="beta", unshipped=True)), Seen({"v1": seen}), NOW).vservers["v1"]
+    assert own.handed == handed
 
 
 def test_a_backup_reports_only_its_replica() -> None:

@@ -214,8 +214,6 @@ COMMITS = {
     "the same epoch again": ((FIRST, TAKEN), Change(assignments=(TAKEN,)), False),
     "an epoch left out": ((FIRST,), Change(assignments=(replace(TAKEN, epoch=3),)), False),
     "an assignment that does not exist": ((), Change(assignments=(TAKEN,)), False),
-    "forgetting at its epoch": ((FIRST, TAKEN), Change(forget=(("web1", 2),)), True),
-    "forgetting at another epoch": ((FIRST, TAKEN), Change(forget=(("web1", 1),)), False),
     "one of two that fails": ((FIRST,), Change(assignments=(Assignment("db1", "beta", 1), FIRST)), False),
     "a host that has never joined": ((), Change(assignments=(FIRST,), leases=(("gamma", 0),)), False),
 }
@@ -230,8 +228,7 @@ def test_a_commit_needs_what_it_was_decided_on(
         assert leader.commit(Change(assignments=(assignment,)))
     was = leader.view().assignments
     assert leader.commit(replace(change, events=(Event("x", 1.0, "x"),))) is done
-    forgotten = {vserver for vserver, _ in change.forget}
-    wanted = {name: a for name, a in was.items() if name not in forgotten} | {a.vserver: a for a in change.assignments}
+    wanted = dict(was) | {assignment.vserver: assignment for assignment in change.assignments}
     assert stores.opened[0].view().assignments == (wanted if done else was), "all of it or nothing"
     assert len(leader.history()) == (1 if done else 0)
     stores.until(lambda: leader.fresh and leader.view().assignments == (wanted if done else was))

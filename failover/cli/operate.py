@@ -149,7 +149,11 @@ def _start(options: Namespace) -> None:
             return _signed(replace(intent, want=wished or Want.STARTED, move=wish, cleared_epoch=epoch))
 
         store.wish(vserver.name, change)
-        follow(store, options, [Awaited(vserver.name, epoch, lambda word: word.want is Want.STARTED)])
+        follow(store, options, [Awaited(vserver.name, epoch, _started_on(options.on))])
+
+
+def _started_on(host: str | None) -> Callable[[Assignment], bool]:
+    return lambda word: word.want is Want.STARTED and host in (None, word.owner)
 
 
 def _stop(options: Namespace) -> None:

@@ -54,7 +54,7 @@ def lines(view: View, *, coloured: bool = False) -> list[str]:
     out += _table(rows, coloured) if len(rows) > 1 else ["no vserver is declared"]
     rows = [("HOST", "STATE", "OWNS", "ADDRESS")]
     for name, host in view.cluster.hosts.items():
-        owns = [word.vserver for word in view.assignments.values() if word.owner == name]
+        owns = [word.vserver for word in view.assignments.values() if _owned_by(view, word, name)]
         rows.append((name, host_state(view, name), " ".join(sorted(owns)) or "–", host.address))
     return [*out, "", *_table(rows, coloured), *_behind(view), *_salvaged(view)]
 
@@ -101,6 +101,10 @@ def host_state(view: View, name: str) -> str:
         return "lost" if name in view.leases else "never seen"
     intent = view.intents.hosts.get(name)
     return "drained" if intent and intent.drained else "up"
+
+
+def _owned_by(view: View, word: Assignment, host: str) -> bool:
+    return word.owner == host and word.vserver in view.cluster.vservers
 
 
 def _since(view: View, word: Assignment | None) -> str:
@@ -186,7 +190,7 @@ def as_data(view: View) -> dict[str, Any]:
             name: {
                 "state": host_state(view, name),
                 "address": host.address,
-                "owns": sorted(word.vserver for word in view.assignments.values() if word.owner == name),
+                "owns": sorted(word.vserver for word in view.assignments.values() if _owned_by(view, word, name)),
             }
             for name, host in view.cluster.hosts.items()
         },
