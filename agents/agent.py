@@ -11,10 +11,7 @@ Rule 4: it ends without ending its session: a session that ends early would tell
 
 from __future__ import annotations
 
-import argparse
 import logging
-import signal
-import threading
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -61,8 +58,8 @@ class Machine(Protocol):
 
 
 class Agent:
-    def __init__(self, host: str, store: Store, machine: Machine, timing: Timing) -> None:
-        self._host, self._store, self._machine, self._timing = host, store, machine, timing
+    def __init__(self, store: Store, machine: Machine, timing: Timing) -> None:
+        self._store, self._machine, self._timing = store, machine, timing
         self._sent_at = float("-inf")
         self._said: Report | None = None
         self._said_at = float("-inf")
@@ -145,57 +142,29 @@ def _ageless(report: Report) -> Report:
     )
 
 
-def run(agent: Agent, wake: threading.Event, stop: threading.Event) -> None:
-    """Turn after turn until `stop`. An error in one turn is logged and the next turn is taken: see rule 3."""
-    while not stop.is_set():
-        wake.clear()
-        try:
-            pause = agent.turn()
-        except Exception:
-            log.exception("this turn failed; the next one follows")
-            pause = 1.0
-        wake.wait(pause)
-
-
 def main() -> None:
     from agents.machine import RealMachine, recover
     from failover.config import load
+    from failover.daemon import Daemon
     from failover.timing import PROFILES
     from failover.zookeeper import ZooKeeperStore, read_credentials
 
-    options = _options()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    cluster = load(options.config)
-    timing = PROFILES[cluster.timing]
-    wake, stop = threading.Event(), threading.Event()
-
-    def end(*_: object) -> None:
-        stop.set()
-        wake.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    daemon = Daemon("failover-agent", "run this host's vservers and sync their trees")
+    host, cluster = daemon.options.host, load(daemon.options.config)
+    recover(cluster.vservers)
     store = ZooKeeperStore(
         cluster.name,
         cluster.zookeeper.servers,
         read_credentials(Path(cluster.zookeeper.credentials)),
         role="agent",
-        host=options.host,
-        timing=timing,
-        changed=wake.set,
+        host=host,
+        timing=PROFILES[cluster.timing],
+        changed=daemon.wake,
         session_file=Path("/run/failover/session.json"),
     )
-    recover(cluster.vservers)
-    machine = RealMachine(options.host, changed=wake.set)
-    run(Agent(options.host, store, machine, timing), wake, stop)
+    machine = RealMachine(host, changed=daemon.wake)
+    daemon.live(Agent(store, machine, PROFILES[cluster.timing]))
     store.close()
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="failover-agent", description="run this host's vservers and sync their trees")
-    parser.add_argument("--host", required=True, help="this host's name in cluster.yaml")
-    parser.add_argument("--config", type=Path, default=Path("/etc/failover/cluster.yaml"))
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

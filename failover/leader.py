@@ -6,10 +6,7 @@ any moment, another goes on, and what was already committed is not done twice be
 
 from __future__ import annotations
 
-import argparse
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,8 +24,8 @@ IDLE_S = 10.0  # nothing decides by this: it only bounds how long a missed wake-
 
 
 class Leader:
-    def __init__(self, host: str, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        self._host, self._store, self._clock = host, store, clock
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
         self._epoch: int | None = None
         self._shown: dict[str, str] = {}
         self._running: dict[str, tuple[str | None, float]] = {}  # vserver -> where it was last started, and when
@@ -109,46 +106,24 @@ class Leader:
         self._lost = lost
 
 
-def run(leader: Leader, wake: threading.Event, stop: threading.Event) -> None:
-    while not stop.is_set():
-        wake.clear()
-        try:
-            pause = leader.turn()
-        except Exception:
-            log.exception("this turn failed; the next one follows")
-            pause = AGAIN_S
-        wake.wait(pause)
-
-
 def main() -> None:
     from failover.config import load
+    from failover.daemon import Daemon
     from failover.timing import PROFILES
     from failover.zookeeper import ZooKeeperStore, read_credentials
 
-    parser = argparse.ArgumentParser(prog="failover-leader", description="stand for election and lead the cluster")
-    parser.add_argument("--host", required=True, help="this host's name in cluster.yaml")
-    parser.add_argument("--config", type=Path, default=Path("/etc/failover/cluster.yaml"))
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    cluster = load(options.config)
-    wake, stop = threading.Event(), threading.Event()
-
-    def end(*_: object) -> None:
-        stop.set()
-        wake.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    daemon = Daemon("failover-leader", "stand for election and lead the cluster")
+    cluster = load(daemon.options.config)
     store = ZooKeeperStore(
         cluster.name,
         cluster.zookeeper.servers,
         read_credentials(Path(cluster.zookeeper.credentials)),
         role="leader",
-        host=options.host,
+        host=daemon.options.host,
         timing=PROFILES[cluster.timing],
-        changed=wake.set,
+        changed=daemon.wake,
     )
-    run(Leader(options.host, store), wake, stop)
+    daemon.live(Leader(store))
     store.close()
 
 

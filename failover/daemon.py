@@ -1,0 +1,50 @@
+"""How the agent and the leader live: turn after turn, woken by changes and deadlines, until they are told to end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Protocol
+
+AGAIN_S = 1.0  # after a turn that failed
+
+
+class Turner(Protocol):
+    def turn(self) -> float:
+        """One round; returns the seconds after which the next is due if nothing changes before."""
+        ...
+
+
+class Daemon:
+    """`wake` may be called from any thread: the next turn follows at once."""
+
+    def __init__(self, name: str, description: str) -> None:
+        parser = argparse.ArgumentParser(prog=name, description=description)
+        parser.add_argument("--host", required=True, help="this host's name in cluster.yaml")
+        parser.add_argument("--config", type=Path, default=Path("/etc/failover/cluster.yaml"))
+        self.options = parser.parse_args()
+        self._name, self._changed, self._ended = name, threading.Event(), False
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, self._end)
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    def live(self, turner: Turner) -> None:
+        """An error in one turn is logged and the next turn is taken: whoever turns keeps nothing worth dying for."""
+        while not self._ended:
+            self._changed.clear()
+            try:
+                pause = turner.turn()
+            except Exception:
+                logging.getLogger(self._name).exception("this turn failed; the next one follows")
+                pause = AGAIN_S
+            self._changed.wait(pause)
+
+    def _end(self, *_: object) -> None:
+        self._ended = True
+        self.wake()
