@@ -21,6 +21,7 @@ from typing import Protocol
 from agents.reconcile import describe, reconcile
 from agents.steps import Seen, Step
 from failover import __version__
+from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
 from failover.model import Report, Told
 from failover.store import Store
@@ -142,10 +143,10 @@ def _ageless(report: Report) -> Report:
     )
 
 
+@entry
 def main() -> None:
     from agents.machine import RealMachine, recover
     from failover.config import load
-    from failover.daemon import Daemon
     from failover.timing import PROFILES
     from failover.zookeeper import ZooKeeperStore, read_credentials
 

@@ -5,11 +5,30 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import sys
 import threading
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Protocol
 
+from failover.errors import FailoverError
+
 AGAIN_S = 1.0  # after a turn that failed
+
+
+def entry(main: Callable[[], None]) -> Callable[[], None]:
+    """A daemon that cannot begin says why in one line; its supervisor sees the exit code."""
+
+    @wraps(main)
+    def begin() -> None:
+        try:
+            main()
+        except FailoverError as error:
+            logging.getLogger(main.__module__).error("%s", error)
+            sys.exit(error.exit_code)
+
+    return begin
 
 
 class Turner(Protocol):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
 from failover.model import Event, State, View
 from failover.plan import own_report, plan
@@ -106,9 +107,9 @@ class Leader:
         self._lost = lost
 
 
+@entry
 def main() -> None:
     from failover.config import load
-    from failover.daemon import Daemon
     from failover.timing import PROFILES
     from failover.zookeeper import ZooKeeperStore, read_credentials
 
