@@ -32,7 +32,8 @@ def vservers(tmp_path: Path) -> Path:
 MAIN = Source("http://archive/debian", "bookworm")
 UPDATES = Source("http://archive/debian", "bookworm-updates")
 SECURITY = Source("http://security/debian", "bookworm-security")
-HOST = (MAIN, Source("http://vendor/apt", "vendor-bookworm"), Source("http://vendor/apt", "stable"), UPDATES, SECURITY)
+VENDOR = Source("http://vendor/apt", "bookworm", ("stable",), origin="Docker")  # a release of the same name
+HOST = (VENDOR, MAIN, Source("http://vendor/apt", "stable", origin="Vendor"), UPDATES, SECURITY)
 
 SOURCES = {
     "the host's own release comes as the host has it": ("bookworm", (MAIN, UPDATES, SECURITY)),
@@ -54,11 +55,27 @@ def test_sources(case: str) -> None:
     assert bootstrap.translated(suite, HOST, "bookworm") == expected
 
 
+UNTOLD = Source("http://archive/debian", "bookworm", origin="")
+ORIGINS: dict[str, tuple[tuple[Source, ...], tuple[Source, ...]]] = {
+    "what is not Debian's is left out": ((VENDOR,), ()),
+    "what apt has not looked at may be Debian's": ((UNTOLD, VENDOR), (MAIN,)),
+    "but not if Debian's is known": ((Source("http://new/apt", "bookworm", origin=""), MAIN), (MAIN,)),
+}
+
+
+@pytest.mark.parametrize("case", ORIGINS)
+def test_origins(case: str) -> None:
+    host, expected = ORIGINS[case]
+    assert bootstrap.translated("bookworm", host, "bookworm") == expected
+
+
 def test_components_of_one_release_stand_together() -> None:
     text = "http://a/|bookworm|main|Debian\nhttp://a/|bookworm|contrib|Debian\nhttp://b/|x|main|$(ORIGIN)\n"
-    assert [(s.uri, s.release, s.components) for s in bootstrap.listed(text)] == [
-        ("http://a/", "bookworm", ("main", "contrib")),
-        ("http://b/", "x", ("main",)),
+    text += "http://c/|bookworm|stable|Docker\n"
+    assert [(s.uri, s.release, s.components, s.origin) for s in bootstrap.listed(text)] == [
+        ("http://a/", "bookworm", ("main", "contrib"), "Debian"),
+        ("http://b/", "x", ("main",), ""),
+        ("http://c/", "bookworm", ("stable",), "Docker"),
     ]
 
 
@@ -114,9 +131,11 @@ def test_a_cache_that_is_prepared_already_is_left_as_it_is(first: Path) -> None:
 
 
 def test_a_preparation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o755)
     with pytest.raises(BadInput, match="no suite 'nosuch'"):
         Debian(suite="nosuch", mirror="file:///var/empty").prepare(tmp_path / "cache", print)
     assert left(tmp_path / "cache") == []
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700  # whole trees lie there, with setuid files
 
 
 WRONG: dict[str, tuple[Method, type[FailoverError], str]] = {

@@ -1,6 +1,7 @@
 """Debian packages into an empty directory, by mmdebstrap or, where only that is installed, debootstrap.
 
-Rule 1: the archive and its keys are those that this host's own apt uses; no host name stands here.
+Rule 1: the archive and its keys are those that this host's own apt uses; no host name stands here. Only Debian's:
+        others call their releases bookworm too.
 Rule 2: no package may start a daemon meanwhile.
 """
 
@@ -17,6 +18,7 @@ from agents.command import run as run_command
 from agents.isolation import tools
 from failover.errors import BadInput, Denied, FailoverError, Refused, Unreachable
 
+_DEBIAN = "Debian"  # the origin in its Release files, also those of mirrors
 _ROLLING = {"sid", "unstable", "testing", "experimental"}  # they have no -updates and no -security
 _NO_DAEMONS = "#!/bin/sh\nexit 101\n"  # policy-rc.d: "action forbidden"
 _NOBODY = "localhost"  # what packages that write down the host's name shall find
@@ -30,6 +32,7 @@ class Source:
     release: str
     components: tuple[str, ...] = ("main",)
     keyring: str | None = None  # None: whatever apt trusts
+    origin: str = _DEBIAN  # who made it, by its own word; '' before apt's first update
 
     def __str__(self) -> str:
         signed = f"[signed-by={self.keyring}] " if self.keyring else ""
@@ -38,7 +41,7 @@ class Source:
 
 def bootstrap(suite: str, packages: Sequence[str], tree: Path, mirror: str | None = None) -> None:
     """Install a minimal system and `packages`. Raises a FailoverError that says what the operator can do."""
-    wanted = (Source(mirror, suite, keyring=_keyring("Debian")),) if mirror else host_sources(suite)
+    wanted = (Source(mirror, suite, keyring=_keyring()),) if mirror else host_sources(suite)
     try:
         if shutil.which("mmdebstrap"):
             _mmdebstrap(suite, packages, wanted, tree)
@@ -76,15 +79,21 @@ def listed(text: str) -> tuple[Source, ...]:
         uri, release, component, origin = line.split("|")
         components.setdefault((uri, release, origin), []).append(component)
     return tuple(
-        Source(uri, release, tuple(dict.fromkeys(found)), _keyring(origin))
+        Source(uri, release, tuple(dict.fromkeys(found)), _keyring(), "" if origin.startswith("$") else origin)
         for (uri, release, origin), found in components.items()
     )
 
 
 def translated(suite: str, host: Iterable[Source], codename: str) -> tuple[Source, ...]:
-    """The sources of this host's own release, made those of another suite; what is not Debian's is left out."""
+    """The sources of this host's own release, made those of another suite; what is not Debian's is left out.
+
+    Where apt knows no origin yet, that which is not signed by Debian is refused later.
+    """
+    host = tuple(host)
+    debian = [source for source in host if source.origin == _DEBIAN]
+    unknown = [source for source in host if not source.origin]
     found = []
-    for source in host:
+    for source in debian or unknown:
         pocket = source.release.removeprefix(codename)
         of_release = source.release.startswith(codename) and pocket in ("", "-updates", "-security")
         if of_release and not (pocket and suite in _ROLLING):
@@ -92,10 +101,9 @@ def translated(suite: str, host: Iterable[Source], codename: str) -> tuple[Sourc
     return tuple(found)
 
 
-def _keyring(origin: str) -> str | None:
-    """The archive's own keyring: its package puts it into the new tree under the same path."""
-    known = "debian" if origin.startswith("$") else origin.lower()  # apt knows the origin only after an update
-    path = Path(f"/usr/share/keyrings/{known}-archive-keyring.gpg")
+def _keyring() -> str | None:
+    """Debian's own keyring: its package puts it into the new tree under the same path."""
+    path = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     return str(path) if path.exists() else None
 
 

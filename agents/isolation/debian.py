@@ -128,7 +128,8 @@ class Debian:
 @contextmanager
 def _turn(cache: Path, say: Say) -> Iterator[None]:
     """One Debian tree at a time: who had to wait may find in the cache what it came for."""
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cache.chmod(0o700)  # a tree's setuid files are nobody's on the host
     directory = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
