@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -194,7 +194,7 @@ def no_tar(system: Path, tmp_path: Path) -> Path:
     return path
 
 
-BAD = {
+BAD: dict[str, tuple[Callable[[Path, Path], Path], type[FailoverError], str]] = {
     "one that is not there": (lambda system, tmp_path: tmp_path / "none.tar", BadInput, "none.tar is not there"),
     "a directory": (lambda system, tmp_path: system, BadInput, "is no file"),
     "a torn one": (torn, archive.BrokenArchive, "torn.tar.gz is no complete tar archive"),
@@ -341,6 +341,20 @@ def test_a_tree_is_removed_with_the_subvolumes_in_it(btrfs: Path) -> None:
     (tree / "machines/file").write_text("x")
     trees.remove_tree(tree)
     assert left(btrfs) == [] and "path" not in run("btrfs", "subvolume", "list", btrfs)
+
+
+@pytest.mark.needs("btrfs")
+def test_a_snapshot_stands_still_and_can_be_removed(btrfs: Path) -> None:
+    tree, still = btrfs / "v1", btrfs / "still"
+    trees.subvolume_or_directory(tree)
+    (tree / "file").write_text("then")
+    trees.snapshot(tree, still)
+    (tree / "file").write_text("now")
+    assert (still / "file").read_text() == "then"
+    with pytest.raises(OSError, match="Read-only"):
+        (still / "file").write_text("x")
+    trees.remove_tree(still)
+    assert left(btrfs) == ["v1"]
 
 
 def test_elsewhere_it_is_a_directory(tmp_path: Path) -> None:

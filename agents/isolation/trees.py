@@ -40,6 +40,11 @@ def subvolume_or_directory(path: Path) -> None:
     path.chmod(0o755)
 
 
+def snapshot(tree: Path, to: Path) -> None:
+    """A read-only snapshot of a subvolume, at once; subvolumes in it are empty directories there."""
+    run(["btrfs", "subvolume", "snapshot", "-r", tree, to], timeout_s=_TOOL_S)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a tree, subvolumes below it included; one that is not there is fine.
 
