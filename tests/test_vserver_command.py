@@ -44,9 +44,9 @@ class Host:
     def root(self) -> Path:
         return Path(f"/proc/{self.pid}/root")
 
-    def argv(self, *words: str) -> list[str]:
+    def argv(self, *words: str, python: tuple[str, ...] = ("-m", "failover.cli.vserver")) -> list[str]:
         inside = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "--"]
-        return [*inside, sys.executable, "-m", "failover.cli.vserver", self.name, *words]
+        return [*inside, sys.executable, *python, self.name, *words]
 
     def vserver(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.argv(*words), cwd=ROOT, capture_output=True, text=True, input=stdin, check=False)
@@ -240,6 +240,31 @@ def test_a_name_that_is_none(still: Host, name: str) -> None:
     for words in (("status",), ("build", "-m", "busybox"), ("start",)):
         done = Host(still.pid, name).vserver(*words)
         assert done.returncode == 2 and "is no name of a vserver" in done.stderr
+
+
+# Becomes an ordinary user once all is imported: this Python may lie where only root can read.
+ORDINARY = """
+import json, os, shutil, subprocess, sys
+from agents.isolation import vserver
+from failover.cli.vserver import main
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", [["status"], ["stop"], ["restart"], ["exec", "true"], ["enter"]])
+def test_an_ordinary_user_is_told_in_one_line(still: Host, words: list[str]) -> None:
+    argv = still.argv(*words, python=("-c", ORDINARY))
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (6, ""), done.stderr
+    assert "Permission denied\n  only root" in done.stderr and done.stderr.count("\n") == 2
+
+
+def test_a_file_that_cannot_be_read_is_told_in_one_line(host: Host) -> None:
+    (host.root / "run/failover/told.json").mkdir(parents=True)
+    done = host.vserver("start")
+    assert (done.returncode, done.stderr) == (1, "vserver: /run/failover/told.json: Is a directory\n")
 
 
 # --- on a managed host ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from failover.errors import BadInput, FailoverError, Refused, Unreachable
+from failover.errors import BadInput, Denied, FailoverError, Refused, Unreachable
 
 if TYPE_CHECKING:
     from agents.isolation.build import Method
@@ -45,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"vserver: {where}{error.strerror or error}", file=sys.stderr)
+        if isinstance(error, PermissionError):
+            print("  only root may do this", file=sys.stderr)
+        sys.exit(Denied.exit_code if isinstance(error, PermissionError) else FailoverError.exit_code)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
