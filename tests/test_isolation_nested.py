@@ -64,9 +64,11 @@ print(json.dumps([started.state, inside, frozen, stopped.ended, again.state, kil
 def host() -> Iterator[str]:
     """The cgroups of a host; at the end everything in them is gone."""
     name = unique("host")
-    hierarchies = [cgroup.cgroup2(), *(path.parent.parent for path in cgroup.legacy(name))]
+    legacy = [path.parent.parent for path in cgroup.legacy(name)]
+    hierarchies = [cgroup.cgroup2(), *legacy]
     for hierarchy in hierarchies:
         (hierarchy / name).mkdir()
+    for hierarchy in legacy:  # a cgroup2 has its parent's processors by itself
         for key in ("cpuset.cpus", "cpuset.mems"):
             if (hierarchy / name / key).exists():
                 (hierarchy / name / key).write_text((hierarchy / key).read_text())
@@ -74,7 +76,7 @@ def host() -> Iterator[str]:
     cgroup.kill(cgroup.cgroup2() / name)
     cgroup.wait_empty(cgroup.cgroup2() / name, 10)
     for hierarchy in hierarchies:
-        wait_until(lambda hierarchy=hierarchy: _removed(hierarchy / name), f"{hierarchy / name} is gone")  # type: ignore[misc]
+        wait_until(lambda hierarchy=hierarchy: _removed(hierarchy / name), f"{hierarchy / name} is gone")
 
 
 def _removed(directory: Path) -> bool:

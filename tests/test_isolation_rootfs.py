@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from agents.isolation import capabilities, record, rootfs, seccomp
+from agents.isolation import capabilities, record, seccomp
 from agents.isolation.order import ExecuteOrder, PingOrder, StartOrder, from_message, to_message
 from agents.isolation.rootfs import OPERATIONS, Link, Mask, Mount, Node, ReadOnly
 
@@ -47,13 +50,6 @@ def test_what_shows_or_changes_the_host_is_hidden_or_read_only() -> None:
     assert "ro" in next(mount for mount in MOUNTS if mount.target == "sys").attributes
 
 
-def test_the_list_can_be_read() -> None:
-    lines = rootfs.describe().splitlines()
-    assert len(lines) == len(OPERATIONS)
-    assert lines[0] == "mount      /proc  proc  nosuid,nodev,noexec"
-    assert "node       /dev/null  1:3" in lines and "link       /dev/ptmx  pts/ptmx" in lines
-
-
 def test_what_root_may_do_is_little() -> None:
     forbidden = {"SYS_ADMIN", "MKNOD", "SYS_MODULE", "SYS_PTRACE", "NET_ADMIN", "SYS_RAWIO", "DAC_READ_SEARCH", "BPF"}
     assert not forbidden & set(capabilities.KEPT_NAMES)
@@ -68,7 +64,7 @@ def test_every_denied_call_is_known_and_named_once() -> None:
 
 
 ORDERS = (
-    StartOrder("web1", "/vservers/web1", "web1", ("/sbin/init",), "systemd", "fresh", {"A": "b"}),
+    StartOrder("web1", "/vservers/web1", "web1", ("/sbin/init",), "systemd", "fresh", 7.5, {"A": "b"}),
     ExecuteOrder("web1", ("true",), "www", False, {"A": "b"}),
     PingOrder(),
 )
@@ -94,3 +90,22 @@ ENDS = {
 def test_what_a_wait_status_says(case: str) -> None:
     status, ended, because = ENDS[case]
     assert record.how(status) == (ended, because)
+
+
+def test_two_who_write_down_its_end_at_once_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.begin(tmp_path, "web1")
+    life = record.of_process("web1", os.getpid(), ("/sbin/init",), "other")
+    record.write(tmp_path, life)
+    record.ask(tmp_path, "web1", record.Ended.STOPPED, "it was stopped")
+    read = record.read
+
+    def overtaken(run: Path, name: str) -> record.Record | None:
+        found = read(run, name)
+        monkeypatch.undo()
+        record.end(tmp_path, life, 9)  # the other one, from its beginning to its end
+        return found
+
+    monkeypatch.setattr(record, "read", overtaken)
+    record.end(tmp_path, life, 9)
+    last = record.last_exit(tmp_path, "web1")
+    assert last is not None and (last.ended, last.because) == (record.Ended.STOPPED, "it was stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 
 from agents.isolation import cgroup, record, vserver
 from agents.isolation.console import LOG_BYTES
-from agents.isolation.order import StartOrder, ask, raise_failure
+from agents.isolation.order import ASK_S, StartOrder, ask, connect, failure, raise_failure, receive, send, to_message
 from agents.isolation.record import Ended
 from agents.isolation.vserver import Settings, execute
 from failover.errors import Denied, Refused, Unreachable
@@ -76,8 +78,15 @@ def test_a_console_is_logged_to_the_last_word_and_bounded(run: Path) -> None:
         tree = busybox_tree(run.parent / name, "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo last word; exit 0")
         vserver.start(Settings(name, tree), run=run)
         log = run / name / "console.log"
-        wait_until(lambda: log.exists() and log.read_bytes().endswith(b"last word\r\n"), "the last word")
+        wait_until(lambda: said(log).endswith(b"last word\r\n"), "the last word")
         assert sum(file.stat().st_size for file in (run / name).glob("console.log*")) < 3 * LOG_BYTES
+
+
+def said(log: Path) -> bytes:
+    try:
+        return log.read_bytes()
+    except FileNotFoundError:  # not begun, or just moved away because it was full
+        return b""
 
 
 def test_a_keeper_that_was_killed_is_replaced(run: Path) -> None:
@@ -220,10 +229,17 @@ def test_a_record_of_another_process_or_boot_is_not_believed(run: Path) -> None:
 
 def raise_start(run: Path, name: str) -> None:
     """Ask the spawner itself, past the question whether it runs."""
-    tree = str(run.parent / name)
-    answer, _, connection = ask(run, StartOrder(name, tree, name, ("/sbin/init",), "other", "fresh"))
+    answer, _, connection = ask(run, start_order(run, name, boot_time() + ASK_S))
     connection.close()
     raise_failure(name, answer)
+
+
+def start_order(run: Path, name: str, until: float) -> StartOrder:
+    return StartOrder(name, str(run.parent / name), name, ("/sbin/init",), "other", "fresh", until)
+
+
+def boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def test_there_is_only_one(run: Path) -> None:
@@ -304,3 +320,123 @@ def test_a_term_ends_it_and_no_vserver(run: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait()
     assert vserver.status(name, run=run).state is State.RUNNING
+
+
+# --- too late ---------------------------------------------------------------------------------------------------------
+
+BEGAN = f"echo > /began; {trees.IDLE}"
+
+
+def test_an_order_whose_client_has_given_up_is_not_done(run: Path) -> None:
+    """It waits in the socket as long as the spawner does not look, and is there when it looks again."""
+    name = unique()
+    tree = busybox_tree(run.parent / name, BEGAN)
+    with trees.spawner(run) as process:
+        process.send_signal(signal.SIGSTOP)
+        with connect(run, 20) as client:
+            send(client, to_message(start_order(run, name, boot_time() + 0.1)))
+        time.sleep(0.2)
+        process.send_signal(signal.SIGCONT)
+        assert vserver.spawner_answers(run)  # it takes up one order after the other
+        assert vserver.status(name, run=run) == vserver.Status(name, State.STOPPED)
+        assert not cgroup.of(name).exists() and not (tree / "began").exists()
+
+
+def test_what_may_not_run_any_more_is_not_started(run: Path) -> None:
+    name = unique()
+    tree = busybox_tree(run.parent / name, BEGAN)
+    with trees.spawner(run):
+        with pytest.raises(Refused, match="s earlier or not at all") as refused:
+            vserver.start(Settings(name, tree, until=boot_time()), run=run)
+        assert refused.value.hint and vserver.status(name, run=run).state is State.STOPPED
+        assert vserver.start(Settings(name, tree, until=boot_time() + 60), run=run).state is State.RUNNING
+
+
+SLOW_MOUNTS = """
+import time
+perform = rootfs.perform
+def slowly(root):
+    time.sleep(1)
+    return perform(root)
+rootfs.perform = slowly
+"""
+
+
+def test_a_start_whose_time_ends_on_the_way_gets_to_no_exec(run: Path) -> None:
+    name = unique()
+    tree = busybox_tree(run.parent / name, BEGAN)
+    with changed_spawner(run, SLOW_MOUNTS):
+        with pytest.raises(Refused, match="s earlier or not at all"):
+            vserver.start(Settings(name, tree, until=boot_time() + 0.8), run=run)
+        assert vserver.status(name, run=run).state is State.STOPPED and not (tree / "began").exists()
+        wait_until(lambda: not cgroup.of(name).exists(), "no cgroup is left")
+
+
+@contextlib.contextmanager
+def changed_spawner(run: Path, change: str) -> Iterator[None]:
+    code = f"import sys\nfrom agents.isolation import rootfs, spawner, syscalls\n{change}\nsys.exit(spawner.main())"
+    argv = [sys.executable, "-c", code, "--socket", str(run / record.SOCKET)]
+    with subprocess.Popen(argv, cwd=Path(__file__).parent.parent, start_new_session=True) as process:
+        try:
+            wait_until(lambda: vserver.spawner_answers(run), "the spawner answers")
+            yield
+        finally:
+            trees.clear(run)
+            process.kill()
+
+
+UNTIL = {
+    "the end of its right, if that comes first": (1.0, 1.0),
+    "when its client gives up, if that comes first": (1000.0, ASK_S),
+}
+
+
+@pytest.mark.parametrize("case", UNTIL)
+def test_a_start_may_be_done_until(run: Path, case: str) -> None:
+    right_s, expected_s = UNTIL[case]
+    heard: list[float] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(run / record.SOCKET))
+        listener.listen()
+
+        def refuse() -> None:
+            client, _ = listener.accept()
+            with client:
+                message, _ = receive(client)
+                heard.append((message or {})["until"])
+                send(client, failure(Refused("no")))
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        name, before = unique(), boot_time()
+        with pytest.raises(Refused, match="no"):
+            vserver.start(Settings(name, busybox_tree(run.parent / name), until=before + right_s), run=run)
+        thread.join()
+    assert before + expected_s <= heard[0] <= (before if right_s < ASK_S else boot_time()) + expected_s
+
+
+# --- where cgroup2 is delegated by namespaces -------------------------------------------------------------------------
+
+# The option nsdelegate is the whole machine's, so a test may not set it. Its rule (cgroup_attach_permissions in the
+# kernel) is kept here instead: who is outside the root of its cgroup namespace may not go to another cgroup.
+NSDELEGATE = """
+import os
+clone, setns, own = syscalls.clone, syscalls.setns, []
+def entering(descriptor, flags):
+    if flags & syscalls.CLONE_NEWCGROUP:
+        own.append(os.open("/proc/self/cgroup", os.O_RDONLY))  # the kernel writes it anew, as seen by who reads
+    setns(descriptor, flags)
+def cloning(flags, *, cgroup=None, exit_signal=0):
+    if own and b"0::/.." in os.pread(own[0], 8192, 0):
+        raise OSError(2, "outside of its cgroup namespace")
+    return clone(flags, cgroup=cgroup, exit_signal=exit_signal)
+syscalls.setns, syscalls.clone = entering, cloning
+"""
+
+
+def test_programs_get_in_where_a_namespace_is_a_border_of_cgroups(run: Path) -> None:
+    name = unique()
+    with changed_spawner(run, NSDELEGATE):
+        vserver.start(Settings(name, busybox_tree(run.parent / name)), run=run)
+        done = execute(name, ["cat", "/proc/self/cgroup"], run=run)
+        assert {line.split(":")[2] for line in done.stdout.decode().split()} == {"/"}

@@ -12,7 +12,7 @@ import pytest
 
 from agents.isolation import capabilities, cgroup, vserver
 from agents.isolation.vserver import Settings
-from failover.errors import BadInput, Refused
+from failover.errors import Refused
 from failover.model import State
 from tests import trees
 from tests.trees import busybox_tree, script, unique
@@ -165,16 +165,6 @@ def test_the_network_namespace_that_was_prepared_is_used(run: Path) -> None:
         vserver.stop(name, run=run)
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
-
-
-def test_the_hosts_network_only_if_it_is_asked_for(run: Path) -> None:
-    name = unique()
-    tree = busybox_tree(run.parent / name)
-    vserver.start(Settings(name, tree, shared_network=True), run=run)
-    assert inside(run, name, "readlink /proc/self/ns/net") == str(Path("/proc/self/ns/net").readlink())
-    vserver.stop(name, run=run)
-    with pytest.raises(BadInput, match="exclude each other"):
-        vserver.start(Settings(name, tree, shared_network=True, netns=Path("/proc/self/ns/net")), run=run)
 
 
 # --- trees that are wrong or evil -------------------------------------------------------------------------------------

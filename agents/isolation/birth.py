@@ -1,7 +1,8 @@
 """The first process of a vserver, from clone to exec. Its name for the host is the pid that the spawner got.
 
 Rule 1: it does nothing before the spawner's "go": by then its cgroup holds it and its record is written.
-Rule 2: the old root is gone, not hidden, before the vserver's program runs.
+Rule 2: it does not become the vserver's program when its time is over: mounting may have taken long.
+Rule 3: the old root is gone, not hidden, before the vserver's program runs.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def live(order: StartOrder, report: Report, network: int | None) -> None:
     syscalls.pivot_root_here()
     socket.sethostname(order.hostname)
     confinement.stdio(terminal.slave, terminal.slave, terminal.slave)
+    order.check_in_time()
     report.step("exec")
     fixed = {"PATH": confinement.PATH, "HOME": "/", "TERM": "linux", "container": "vserver"}
     confinement.execute(order.init, fixed | dict(order.environment))

@@ -54,13 +54,6 @@ def legacy(name: str) -> tuple[Path, ...]:
     return tuple(point / BASE / name for point, options in _mounts("cgroup") if "ro" not in options)
 
 
-def names() -> tuple[str, ...]:
-    """Every vserver that has a cgroup, with processes or without."""
-    with contextlib.suppress(FileNotFoundError):
-        return tuple(sorted(path.name for path in (cgroup2() / BASE).iterdir() if path.is_dir()))
-    return ()
-
-
 def create(name: str) -> Path:
     """The payload directory of a fresh cgroup: empty and thawed, whatever an earlier life has left."""
     remove(name)

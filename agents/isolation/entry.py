@@ -1,11 +1,13 @@
 """A program that joins a running vserver: through all of its namespaces at once, behind the same walls as its init.
 
-       spawner ── clone ──▶ usher (host) ── v1 cgroups, setns ── clone, as the spawner's child ──▶ program (inside)
-                              └─ exits
+       spawner ── clone into its cgroup ──▶ usher ── v1 cgroups, setns ── clone, as the spawner's child ──▶ program
+                                              └─ exits
 
 Rule 1: the usher closes every descriptor but the few it needs before it enters: root inside could reach for them.
 Rule 2: the program gets pipes or a terminal of the vserver's own devpts, never a file or terminal of the host.
-Rule 3: users are read from the vserver's /etc/passwd as text, with a limit: no library looks names up inside.
+Rule 3: nobody changes cgroups after setns: where cgroup2 is mounted with nsdelegate, as systemd does, the kernel
+        refuses whoever comes from outside the namespace (ENOENT). The program inherits the usher's.
+Rule 4: users are read from the vserver's /etc/passwd as text, with a limit: no library looks names up inside.
 """
 
 from __future__ import annotations
@@ -26,22 +28,21 @@ _ALL = (
 _ACCOUNTS_BYTES = 1 << 20
 
 
-def enter(order: ExecuteOrder, report: Report, report_fd: int, init: int, payload: int, stdio: list[int]) -> None:
-    """The usher. `init`: a pidfd of the vserver's first process; `payload`: its cgroup directory."""
+def enter(order: ExecuteOrder, report: Report, report_fd: int, init: int, stdio: list[int]) -> None:
+    """The usher, born in the vserver's cgroup. `init`: a pidfd of the vserver's first process."""
     report.step("join")
     cgroup.join_legacy(order.name)
     confinement.reset_process()
     confinement.stop_imports()
-    confinement.keep_only((report_fd, init, payload), stdio)
+    confinement.keep_only((report_fd, init), stdio)
     report.step("setns")
     syscalls.setns(init, _ALL)
     os.close(init)
     report.step("clone")
-    pid, pidfd = syscalls.clone(syscalls.CLONE_PARENT, cgroup=payload)
+    pid, pidfd = syscalls.clone(syscalls.CLONE_PARENT)
     if pid:
         report.hand("process", pidfd)
         os._exit(0)
-    os.close(payload)
     _become(order, report)
 
 

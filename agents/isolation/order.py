@@ -8,7 +8,9 @@
          "it ended" (execute only) ◀─ reaped
 
 Rule 1: root only, on both ends (SO_PEERCRED), in a directory of mode 0700.
-Rule 2: the child's end closes on exec, so end of file after the step "exec" is success, and before it is death.
+Rule 2: an order waits in the socket when nobody takes it up, also after its client has gone: so a start says until when
+        it may be done, and it is looked at twice: when it is taken up, and by the child right before exec.
+Rule 3: the child's end closes on exec, so end of file after the step "exec" is success, and before it is death.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,13 +32,15 @@ from failover.errors import Denied, FailoverError, Refused, Unreachable
 MESSAGE_BYTES = 128 * 1024
 DESCRIPTORS = 4
 BIRTH_S = 10.0  # a start may take that long until exec; then its cgroup is killed
+ASK_S = BIRTH_S + 5  # an order that has not been done by then is not done any more
+_ANSWER_S = 1.0  # a client waits that much longer, to hear why
 
 Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class StartOrder:
-    """`network`: given (a descriptor comes along) | fresh | shared."""
+    """`network`: given (a descriptor comes along) | fresh. `until`: boot time after which it must not be started."""
 
     name: str
     tree: str
@@ -43,7 +48,16 @@ class StartOrder:
     init: tuple[str, ...]
     kind: str
     network: str
+    until: float
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    def check_in_time(self) -> None:
+        late_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self.until
+        if late_s >= 0:
+            raise Refused(
+                f"it was to be started {late_s:.1f} s earlier or not at all",
+                hint="this host is slow, or its right to run it has ended; nothing was started",
+            )
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ def connect(run: Path, timeout_s: float) -> socket.socket:
 
 def ask(run: Path, order: Order, descriptors: Sequence[int] = ()) -> tuple[Message, list[int], socket.socket]:
     """Send an order and wait for the first answer. The connection stays open: more may follow on it."""
-    connection = connect(run, BIRTH_S + 5)
+    connection = connect(run, ASK_S + _ANSWER_S)
     try:
         send(connection, to_message(order), descriptors)
         answer, received = receive(connection)

@@ -137,9 +137,13 @@ def forget(run: Path, name: str) -> None:
 
 
 def end(run: Path, record: Record, status: int | None) -> None:
-    """Write down how it ended, unless somebody already has. `status`: a wait status; None: nobody knows it."""
+    """Write down how it ended, unless somebody already has. `status`: a wait status; None: nobody knows it.
+
+    Who stops it and the spawner may do so at once. `forget` removes the state first: so if it is still there after the
+    reason was looked for, nobody had taken the reason away, and both write the same.
+    """
+    asked = _load(run / record.name / "asked")
     if read(run, record.name) == record:
-        asked = _load(run / record.name / "asked")
         ended, because = (Ended(asked["ended"]), asked["because"]) if asked else how(status)
         found = {"ended": ended, "because": because, "at": time.time(), "init": record.init}
         _replace(run / record.name / "exit", found)

@@ -1,4 +1,4 @@
-"""What a vserver sees as its root: a list of operations (data, to be printed and compared), and their performance.
+"""What a vserver sees as its root: a list of operations, which is data, and their performance.
 
 Rule 1: every target is opened by openat2 beneath the tree without following any link, and mounted on by descriptor:
         a tree whose /proc, /sys, /dev, /run or /tmp is a symbolic link is refused, not followed.
@@ -156,28 +156,6 @@ def perform(root: int, operations: tuple[Operation, ...] = OPERATIONS) -> Termin
             case ReadOnly():
                 _read_only(root, operation.target)
     return console
-
-
-def describe(operations: tuple[Operation, ...] = OPERATIONS) -> str:
-    """One line per operation, for people and golden files."""
-    return "\n".join(_line(operation) for operation in operations)
-
-
-def _line(operation: Operation) -> str:
-    match operation:
-        case Mount(target, kind, attributes, options):
-            words = [*attributes, *(f"{key}={value}" for key, value in options)]
-            return f"mount      /{target}  {kind}  {','.join(words)}"
-        case Node(target, major, minor):
-            return f"node       /{target}  {major}:{minor}"
-        case Link(target, to):
-            return f"link       /{target}  {to}"
-        case Console(target):
-            return f"console    /{target}"
-        case Mask(target):
-            return f"mask       /{target}"
-        case ReadOnly(target):
-            return f"read-only  /{target}"
 
 
 def open_terminal(pts: int) -> Terminal:

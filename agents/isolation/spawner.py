@@ -7,7 +7,8 @@ in order.py; the consoles are held by a second process, see console.py.
 
 Rule 1: one thread, for ever: a child of a process with threads may find a lock taken that nobody will give back.
 Rule 2: nobody waits for a child: one that does not get to its exec in time is killed, with its cgroup.
-Rule 3: it may be killed at any moment: vservers live on. The next spawner finds them by their records.
+Rule 3: nothing is started for somebody who has given up, or whose right to run it has ended: a start has a deadline.
+Rule 4: it may be killed at any moment: vservers live on. The next spawner finds them by their records.
 """
 
 from __future__ import annotations
@@ -141,6 +142,7 @@ class Spawner:
 
     def _start(self, order: StartOrder, descriptors: list[int], connection: socket.socket) -> None:
         name = record.check_name(order.name)
+        order.check_in_time()
         if cgroup.populated(cgroup.of(name)):
             raise Refused(f"{name} has processes already", hint="it runs, or is being started or stopped")
         if order.network == "given" and len(descriptors) != 1:
@@ -181,11 +183,11 @@ class Spawner:
                 raise Refused(f"{name}: three descriptors must come along, or none with a terminal")
             payload = os.open(cgroup.payload(name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                pid, usher = syscalls.clone(0, exit_signal=signal.SIGCHLD)
+                pid, usher = syscalls.clone(0, cgroup=payload, exit_signal=signal.SIGCHLD)
                 if not pid:
                     report = Report(theirs)
                     number = theirs.fileno()
-                    confinement.run(report, lambda: entry.enter(order, report, number, init, payload, descriptors))
+                    confinement.run(report, lambda: entry.enter(order, report, number, init, descriptors))
             finally:
                 os.close(payload)
         except BaseException:

@@ -9,6 +9,7 @@ Rule 4: a frozen vserver is killed as it is, never thawed for it: it may belong 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -19,14 +20,13 @@ from pathlib import Path
 from agents.isolation import cgroup, record, syscalls
 from agents.isolation import init as inits
 from agents.isolation.execution import execute
-from agents.isolation.order import PingOrder, StartOrder, ask, raise_failure
+from agents.isolation.order import ASK_S, PingOrder, StartOrder, ask, raise_failure
 from agents.isolation.record import RUN, Ended
-from failover.errors import BadInput, FailoverError, Refused, Unreachable
+from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import State
 
 __all__ = [
-    "RUN", "Settings", "Status", "execute", "freeze", "kill", "open_process", "running", "spawner_answers", "start",
-    "status", "stop", "thaw",
+    "RUN", "Settings", "Status", "execute", "freeze", "kill", "spawner_answers", "start", "status", "stop", "thaw",
 ]  # fmt: skip
 
 _KILL_S = 10.0  # processes that a kill has not ended by then hang in the kernel
@@ -37,15 +37,16 @@ _LOOK_S = 0.02
 @dataclass(frozen=True)
 class Settings:
     """What a vserver is started with. `netns`: a bind-mounted network namespace that the caller has prepared; without
-    one it gets a fresh one with nothing but lo, or with `shared_network` the host's own."""
+    one it gets a fresh one with nothing but lo. `until`: boot time (CLOCK_BOOTTIME) after which it must not be
+    started, as when the host's right to run it ends; a start that comes to that is refused, whoever was slow."""
 
     name: str
     tree: Path
     netns: Path | None = None
-    shared_network: bool = False
     hostname: str = ""
     init: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    until: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -67,20 +68,18 @@ def start(settings: Settings, *, run: Path = RUN) -> Status:
     now = status(name, run=run)
     if now.state is not State.STOPPED:
         return now
-    if settings.netns and settings.shared_network:
-        raise BadInput(f"{name}: a network namespace of its own and the host's network exclude each other")
     try:
         init = inits.find(settings.tree, settings.init)
     except FailoverError as error:
         raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
-    network = "given" if settings.netns else "shared" if settings.shared_network else "fresh"
     order = StartOrder(
         name=name,
         tree=str(settings.tree.absolute()),
         hostname=settings.hostname or name,
         init=init.argv,
         kind=init.kind.name,
-        network=network,
+        network="given" if settings.netns else "fresh",
+        until=min(settings.until, time.clock_gettime(time.CLOCK_BOOTTIME) + ASK_S),
         environment=dict(settings.environment),
     )
     with _opened(settings.netns) as descriptors:
@@ -172,16 +171,6 @@ def status(name: str, *, run: Path = RUN) -> Status:
         ended, because = record.how(None) if found else (None, "")
         return Status(name, State.STOPPED, because=because, init=found.init if found else (), ended=ended)
     return Status(name, State.STOPPED, None, last.at, last.because, last.init, last.ended)
-
-
-def running(run: Path = RUN) -> tuple[str, ...]:
-    """The vservers with living processes, frozen ones too."""
-    return tuple(name for name in cgroup.names() if cgroup.populated(cgroup.of(name)) and (run / name).is_dir())
-
-
-def open_process(name: str, *, run: Path = RUN) -> int | None:
-    """A pidfd of its init (readable when that ends), to be closed by the caller; None when it does not run."""
-    return _first_process(record.check_name(name), run)[1]
 
 
 def spawner_answers(run: Path = RUN) -> bool:
