@@ -156,6 +156,7 @@ def test_what_ended_while_nobody_watched_is_stopped(run: Path) -> None:
     (tree / "end").touch()
     wait_until(lambda: vserver.status(name, run=run).state is State.STOPPED, "it has ended")
     assert vserver.status(name, run=run).because == "it ended while nobody watched"
+    (tree / "end").unlink()
     second = start_spawner(run)
     try:
         assert vserver.start(Settings(name, tree), run=run).state is State.RUNNING
