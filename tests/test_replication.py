@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from agents.replication import generation
+from agents.replication import generation, rsync
 from agents.replication.channel import Channel
-from agents.steps import Tree
 from failover.errors import Denied, FailoverError, Refused, Unreachable, Unsafe
 from failover.model import Replica, Sync
 from tests.replication_hosts import V1, Hosts, contents, plant, two_hosts
@@ -281,6 +281,10 @@ def _lose_tree(hosts: Hosts) -> None:
     shutil.rmtree(hosts.a.live)
 
 
+def _mount(hosts: Hosts) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "none", hosts.a.live / "srv/deep"], check=True)
+
+
 def _empty_tree(hosts: Hosts) -> None:
     _lose_tree(hosts)
     hosts.a.live.mkdir()
@@ -292,6 +296,7 @@ REFUSED: dict[str, tuple[Callable[[Hosts], object], int, type[FailoverError], st
     "an epoch that this host has not heard of": (lambda hosts: None, 2, Refused, "not yet been told of epoch 2"),
     "a host that was told nothing": (_not_told, 1, Refused, "not yet been told"),
     "a backup that has the live tree": (lambda hosts: hosts.b.live.mkdir(), 1, Unsafe, "has its live tree here"),
+    "a tree with a mount in it": (_mount, 1, Refused, "/srv/deep is a subvolume or mount of its own: it is not repl"),
     "a source that vanished": (_lose_tree, 1, Refused, "there is no tree at"),
     "a source that is empty": (_empty_tree, 1, Refused, "the tree of v1 is empty"),
 }
@@ -304,8 +309,12 @@ def test_refused(hosts: Hosts, policy: str) -> None:
     spoil, epoch, error, words = REFUSED[policy]
     plant(hosts.a.live, {"top": "next"})
     spoil(hosts)
-    with pytest.raises(error, match=words):
-        hosts.ship(epoch)
+    try:
+        with pytest.raises(error, match=words):
+            hosts.ship(epoch)
+    finally:
+        if (hosts.a.live / "srv/deep").is_mount():
+            subprocess.run(["umount", "--lazy", hosts.a.live / "srv/deep"], check=True)
     if not hosts.b.live.exists():
         assert generation.replica(V1, hosts.b.vservers) == whole
         assert contents(hosts.b.replica) == before
@@ -425,8 +434,47 @@ def test_no_space_on_the_backup_leaves_the_last_generation_whole(tmp_path: Path)
         subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
-def test_trees_are_named_by_kind(hosts: Hosts) -> None:
-    hosts.ship()
-    (hosts.b.vservers / "lost+found").mkdir()
-    assert generation.trees(hosts.a.vservers) == {V1: Tree.LIVE}
-    assert generation.trees(hosts.b.vservers) == {V1: Tree.REPLICA}
+def test_an_answer_that_is_none_is_one_clear_line(hosts: Hosts) -> None:
+    """As a shell's start-up files or a sshd of somebody else's would give it."""
+    authorized = hosts.base / "authorized_keys"
+    before = authorized.read_text()
+    authorized.write_text(re.sub(r'command=".*?",', 'command="echo welcome",', before))
+    try:
+        hosts.channel(hosts.a, hosts.b).reset()
+        with pytest.raises(FailoverError, match=r"hostB answered what we do not understand: b'welcome"):
+            hosts.ship()
+    finally:
+        authorized.write_text(before)
+        hosts.channel(hosts.a, hosts.b).reset()
+
+
+def test_a_read_only_disk_of_the_owner_is_one_clear_line(hosts: Hosts) -> None:
+    subprocess.run(["mount", "--bind", hosts.a.vservers, hosts.a.vservers], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", hosts.a.vservers], check=True)
+        with pytest.raises(FailoverError, match=r"v1 cannot be sent to hostB; .* \(Read-only file system"):
+            hosts.ship()
+    finally:
+        subprocess.run(["umount", "--lazy", hosts.a.vservers], check=True)
+
+
+VERSIONS = {"3.2.7": False, "3.4.1": False, "v3.5.0": True, "3.5.0pre1": True, "3.10.2": True, "4.0.0": True}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_rsync_that_does_not_confine_its_sender_is_refused(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    (tmp_path / "rsync").write_text(f"#!/bin/sh\necho 'rsync  version {version}  protocol version 32'\n")
+    (tmp_path / "rsync").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    rsync.check_version.cache_clear()
+    try:
+        if VERSIONS[version]:
+            rsync.check_version()
+        else:
+            with pytest.raises(Refused, match=rf"rsync {version} is too old: 3\.5 is needed"):
+                hosts.ship()
+            assert not hosts.b.replica.exists()
+    finally:
+        rsync.check_version.cache_clear()

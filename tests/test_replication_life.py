@@ -1,4 +1,4 @@
-"""The life of a replica: crashes at every step, promotion in the middle of a transfer, demotion, salvage, btrfs."""
+"""The life of a replica: crashes at every step, promotion in the middle of a transfer, demotion, salvage."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,8 @@ from agents.replication import generation, incoming
 from agents.replication.beneath import scan
 from agents.replication.incoming import Request
 from agents.replication.manifest import Change, different, gone, with_parents
-from agents.replication.record import Place, Record
+from agents.replication.record import Busy, Place, Record, holding
 from agents.replication.rsync import path_list
-from agents.replication.snapshot import is_subvolume
 from failover.errors import FailoverError, Refused, Unsafe
 from failover.model import Replica, Sync
 from tests.replication_hosts import V1, Hosts, contents, plant, two_hosts
@@ -229,7 +230,8 @@ def test_a_promotion_ends_the_transfer_and_nothing_is_written_after_it(hosts: Ho
     _transfer_pid(hosts)
     hosts.tell("hostB", 2)
     assert generation.promote(V1, 2, hosts.b.vservers) == 1
-    assert not incoming.transferring(Place(V1, hosts.b.vservers)), "its processes are gone"
+    with holding(Place(V1, hosts.b.vservers).transfer, 0.0, "its processes are not gone"):
+        pass
     assert contents(hosts.b.live) == before
     thread.join()
     assert len(caught) == 1
@@ -336,6 +338,19 @@ def test_a_replica_ahead_of_the_generation_that_was_promoted_keeps_what_is_lost(
     assert (Path(replica.salvaged[0]) / "top").read_text() == "second"
 
 
+def test_a_mount_inside_a_live_tree_is_not_set_aside_with_it(hosts: Hosts) -> None:
+    hosts.ship()
+    inside = hosts.a.live / "srv/deep"
+    subprocess.run(["mount", "-t", "tmpfs", "none", inside], check=True)
+    try:
+        with pytest.raises(Refused, match="/srv/deep is a mount: it cannot be set aside"):
+            generation.demote(V1, 2, hosts.a.vservers)
+    finally:
+        subprocess.run(["umount", "--lazy", inside], check=True)
+    generation.demote(V1, 2, hosts.a.vservers)
+    assert (hosts.a.replica / "srv/deep/er/data").read_text() == "one"
+
+
 def test_a_vservers_own_dot_failover_is_an_ordinary_name_after_demotion(hosts: Hosts) -> None:
     hosts.ship()
     (hosts.a.live / ".failover").symlink_to("/etc")
@@ -345,44 +360,73 @@ def test_a_vservers_own_dot_failover_is_an_ordinary_name_after_demotion(hosts: H
     assert not inside.is_symlink()
 
 
-# --- btrfs ------------------------------------------------------------------------------------------------------------
+def test_no_transfer_begins_before_a_promotion_has_renamed_the_replica(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts.ship()
+    place, rename, tried = Place(V1, hosts.b.vservers), Path.rename, list[Path]()
+
+    def try_and_rename(source: Path, target: Path) -> Path:
+        if source == place.tree:
+            tried.append(source)
+            with pytest.raises(Busy), holding(place.transfer, 0.0, "busy"):
+                pass
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", try_and_rename)
+    generation.promote(V1, 2, hosts.b.vservers)
+    assert tried == [place.tree]
 
 
-@pytest.fixture
-def btrfs(tmp_path: Path) -> Iterator[Path]:
-    image, mounted = tmp_path / "image", tmp_path / "mounted"
-    mounted.mkdir()
-    with image.open("wb") as file:
-        file.truncate(400 << 20)
-    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, mounted], check=True)  # the loop device goes with the mount
+# --- what an agent does at its start, and whenever it looks -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("lock", ["lock", "transfer"])
+def test_recovery_leaves_alone_what_somebody_is_working_on(hosts: Hosts, lock: str) -> None:
+    hosts.ship()
+    place = Place(V1, hosts.b.vservers)
+    staging = place.staging(1, 7)
+    staging.mkdir()
+    with holding(place.home / lock, 0.0, "busy"):
+        generation.recover(V1, hosts.b.vservers)
+        assert staging.is_dir()
+    generation.recover(V1, hosts.b.vservers)
+    assert not staging.exists()
+
+
+def test_a_disk_that_is_full_while_recovering_is_one_clear_line(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=20", "small", tmp_path], check=True)
     try:
-        yield mounted
+        place = Place(V1, tmp_path)
+        place.make_home()
+        place.tree.mkdir()
+        with suppress(OSError):
+            for number in range(20):
+                (tmp_path / str(number)).touch()
+        with pytest.raises(Refused, match=r"the replica of v1 cannot be put in order \(No space left on device"):
+            generation.recover(V1, tmp_path)
     finally:
-        subprocess.run(["umount", "--lazy", mounted], check=True)
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
-@pytest.mark.needs("btrfs")
-def test_on_btrfs_a_running_source_is_snapshotted_and_every_tree_is_a_subvolume(btrfs: Path) -> None:
-    (btrfs / "A").mkdir()
-    (btrfs / "B").mkdir()
-    with two_hosts(btrfs / "B", btrfs / "A") as hosts:
-        subprocess.run(["btrfs", "-q", "subvolume", "create", hosts.a.live], check=True)
-        plant(hosts.a.live, FILES)
-        dead = hosts.a.vservers / ".snapshot" / f"{V1}-hostB"
-        dead.parent.mkdir()
-        subprocess.run(["btrfs", "-q", "subvolume", "snapshot", hosts.a.live, dead], check=True)
-        hosts.ship(final=False)
-        assert contents(hosts.b.replica) == contents(hosts.a.live)
-        _change_much(hosts.a.live)
-        hosts.ship(final=False)
-        assert contents(hosts.b.replica) == contents(hosts.a.live)
-        assert not any(dead.parent.iterdir())
-        hosts.tell("hostB", 2)
-        generation.promote(V1, 2, hosts.b.vservers)
-        assert is_subvolume(hosts.b.live)
-        generation.demote(V1, 2, hosts.a.vservers)
-        plant(hosts.b.live, {"top": "B"})
-        hosts.ship(2, source=hosts.b, target=hosts.a, final=False)
-        assert is_subvolume(hosts.a.replica)
-        assert contents(hosts.a.replica) == contents(hosts.b.live)
+WHOLE = asdict(Record(1, 1))
+DAMAGED = {
+    "no JSON": b"\0\0\0\0",
+    "not even text": b"\xff\xfe",
+    "no record": b"[1, 2]",
+    "a field less": b'{"generation": 1}',
+    "a field more, of a newer version": json.dumps({**WHOLE, "shards": 3}).encode(),
+    "a number that is a word": json.dumps({**WHOLE, "generation": "one"}).encode(),
+    "a commit that is none": json.dumps({**WHOLE, "commit": {"generation": [], "epoch": 1, "checksum": ""}}).encode(),
+    "no end of brackets": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("policy", DAMAGED)
+def test_a_record_that_cannot_be_read_is_one_clear_line(tmp_path: Path, policy: str) -> None:
+    place = Place(V1, tmp_path)
+    place.tree.mkdir(parents=True)
+    (place.home / "record.json").write_bytes(DAMAGED[policy])
+    for look in (generation.replica, generation.recover):
+        with pytest.raises(FailoverError, match=r"record\.json is damaged, or written by a newer version"):
+            look(V1, tmp_path)

@@ -8,8 +8,8 @@
 
 Rule 1: before the commit record the replica is the old generation, after it the new one; there is no third.
 Rule 2: nothing is ever received where a live tree lies, nor from an epoch older than the newest heard of.
-Rule 3: one transfer at a time. Its processes hold the lock `transfer`; who must be sure of their end kills them and
-        waits for that lock.
+Rule 3: one transfer at a time. Its processes hold the lock `transfer`; who must be sure of their end kills them,
+        takes that lock, and keeps it for as long as the replica must be still (`quiet`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agents.command import run
+from agents.isolation.trees import subvolume_or_directory
 from agents.replication import salvage
 from agents.replication.apply import apply, missing
 from agents.replication.beneath import RESERVED, opened, remove
 from agents.replication.manifest import Change, checksum
-from agents.replication.record import VSERVERS, Commit, Place, Record, holding, lock_within, write
-from agents.replication.snapshot import make_tree
+from agents.replication.record import VSERVERS, Commit, Place, Record, lock_within, write
 from failover.errors import FailoverError, Refused, Unsafe
 
 _FLUSH_TIMEOUT_S = 600.0
@@ -55,13 +55,13 @@ def begin(request: Request, need_bytes: int, vservers: Path = VSERVERS) -> None:
     place.make_home()
     with place.locked(timeout_s=10.0):
         record = _receivable(place, request)
-        end_transfer(place)
-        finish(place, record)
-        if not place.tree.exists():
-            make_tree(place.tree)
-        drop_staging(place)
-        _room(place, need_bytes)
-        place.staging(request.epoch, request.generation).mkdir(mode=0o700)
+        with quiet(place):
+            finish(place, record)
+            if not place.tree.exists():
+                subvolume_or_directory(place.tree)
+            drop_staging(place)
+            _room(place, need_bytes)
+            place.staging(request.epoch, request.generation).mkdir(mode=0o700)
 
 
 def commit(
@@ -73,8 +73,8 @@ def commit(
     `allowed` is asked under the lock and raises when the caller no longer owns the vserver.
     """
     place = Place(request.name, vservers)
-    with place.locked():
-        record = _receivable(place, request)
+    with place.locked(), quiet(place, patience_s=_TRANSFER_ENDS_S):
+        record = finish(place, _receivable(place, request))
         allowed()
         if (record.generation, record.epoch, record.checksum) == (request.generation, request.epoch, checksum(raw)):
             return [], None  # committed before; only the answer was lost
@@ -84,7 +84,6 @@ def commit(
         change = Change.decode(raw)
         if (change.base, change.base_checksum) != (record.generation, record.checksum):
             raise Refused(f"the replica of {place.name} is not at generation {change.base}", hint="begin again")
-        end_transfer(place, patience_s=_TRANSFER_ENDS_S)
         with opened(place.tree) as tree, opened(staging) as arrived:
             absent = missing(tree, arrived, change)
         if absent:
@@ -107,8 +106,8 @@ def abort(request: Request, vservers: Path = VSERVERS) -> None:
     with place.locked(timeout_s=10.0):
         record = _receivable(place, request)
         if record.commit is None and place.staging(request.epoch, request.generation).is_dir():
-            end_transfer(place)
-            drop_staging(place)
+            with quiet(place):
+                drop_staging(place)
 
 
 def _receivable(place: Place, request: Request) -> Record:
@@ -148,31 +147,30 @@ def hold_transfer(place: Place) -> None:
     os.set_inheritable(descriptor, True)
 
 
-def end_transfer(place: Place, patience_s: float = 0.0) -> None:
-    """Wait for, then kill the transfer's process group; return when every one of its processes is gone."""
+@contextmanager
+def quiet(place: Place, patience_s: float = 0.0) -> Iterator[None]:
+    """No transfer writes into the replica: it is waited for, then killed, and none begins until this ends."""
     descriptor = os.open(place.transfer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if lock_within(descriptor, patience_s):
-            return
-        end = time.monotonic() + _TRANSFER_ENDS_S
-        while time.monotonic() < end:
-            group = os.pread(descriptor, 32, 0)
-            if group.isdigit() and int(group) > 1:
-                with suppress(ProcessLookupError):
-                    os.killpg(int(group), signal.SIGKILL)
-            if lock_within(descriptor, 0.2):
-                return
-        raise Refused(
-            f"a transfer into the replica of {place.name} cannot be ended", hint="look at its rsync processes"
-        )
+        if not lock_within(descriptor, patience_s):
+            _end_transfer(place, descriptor)
+        os.ftruncate(descriptor, 0)  # a number that is over may be given to others
+        yield
     finally:
         os.close(descriptor)
 
 
-def transferring(place: Place) -> bool:
-    with suppress(Refused), holding(place.transfer, 0.0, "busy"):
-        return False
-    return True
+def _end_transfer(place: Place, descriptor: int) -> None:
+    """Kill the transfer's process group; return with its lock, when every one of its processes is gone."""
+    end = time.monotonic() + _TRANSFER_ENDS_S
+    while time.monotonic() < end:
+        group = os.pread(descriptor, 32, 0)
+        if group.isdigit() and int(group) > 1:
+            with suppress(ProcessLookupError):
+                os.killpg(int(group), signal.SIGKILL)
+        if lock_within(descriptor, 0.2):
+            return
+    raise Refused(f"a transfer into the replica of {place.name} cannot be ended", hint="look at its rsync processes")
 
 
 # --- finishing --------------------------------------------------------------------------------------------------------

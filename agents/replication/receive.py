@@ -9,6 +9,8 @@
     commit NAME EPOCH GENERATION < change     → {missing, salvaged}
     abort NAME EPOCH GENERATION
 
+What it can be asked by hand: `receive --authorize hostA < hostA.pub` prints that line for the key of hostA.
+
 Rule 1: who calls is said by the key. Whether it may is said by told.json, the leader's word as this host's agent last
         heard it: the caller must own the vserver at exactly the epoch that it names.
 Rule 2: every argument is parsed into what it must be; nothing of the request is passed on to a program.
@@ -39,7 +41,10 @@ from failover.errors import BadInput, Denied, FailoverError, Refused, Unsafe
 TOLD = Path("/run/failover/told.json")
 _TOLD_WAIT_S, _TOLD_POLL_S = 2.0, 0.05
 _PUBLIC_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+")
-_LIMIT_BYTES = 1 << 30
+_LIMIT_BYTES, _KEY_BYTES = 1 << 30, 1 << 16
+_USAGE = """\
+usage: receive --authorize HOST < HOST.pub
+       receive --from HOST [--vservers DIRECTORY] [--told FILE]"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,9 @@ class Receiver:
         if place.live.exists() or not staging.is_dir():
             raise Refused(f"generation {transfer.generation} of {place.name} was not begun here", hint="begin again")
         incoming.hold_transfer(place)
-        os.chdir(staging)
+        if place.load().commit is not None:
+            raise Refused(f"generation {transfer.generation} of {place.name} is complete", hint="begin again")
+        os.chdir(staging)  # whoever renames the replica holds the lock that we have now: it is there, or it is not
         argv = rsync.serve(transfer, str(place.tree))
         os.execvpe(argv[0], argv, {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"})
 
@@ -138,7 +145,9 @@ def authorized_line(host: str, public_key: str, python: str, *, vservers: Path =
     check_name(host)
     key = _PUBLIC_KEY.match(public_key)
     if key is None:
-        raise BadInput(f"not a public key: {public_key[:40]!r}")
+        raise BadInput(
+            f"not a public key: {public_key[:40]!r}", hint=f"give the file id_ed25519.pub that {host} has made"
+        )
     words = [python, "-I", "-m", "agents.replication.receive", "--from", host]
     if vservers != VSERVERS:
         words += ["--vservers", str(vservers)]
@@ -151,11 +160,13 @@ def authorized_line(host: str, public_key: str, python: str, *, vservers: Path =
 def main(arguments: Sequence[str]) -> int:
     try:
         options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        if options.keys() == {"--authorize"}:
+            return _authorize(options["--authorize"])
         receiver = Receiver(
             options["--from"], Path(options.get("--vservers", VSERVERS)), Path(options.get("--told", TOLD))
         )
     except (KeyError, ValueError):
-        print("usage: receive --from HOST [--vservers DIRECTORY] [--told FILE]", file=sys.stderr)
+        print(_USAGE, file=sys.stderr)
         return BadInput.exit_code
     command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
     try:
@@ -171,6 +182,15 @@ def main(arguments: Sequence[str]) -> int:
     if not command.startswith("rsync "):  # an rsync client would take an answer for its protocol
         sys.stdout.write(json.dumps({"error": message, "hint": hint}))
     return code
+
+
+def _authorize(host: str) -> int:
+    try:
+        print(authorized_line(host, sys.stdin.buffer.read(_KEY_BYTES).decode("utf-8", "replace"), sys.executable))
+        return 0
+    except FailoverError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
 
 
 def _stdin() -> bytes:

@@ -15,6 +15,7 @@ Rule 3: a record with `commit` is a generation that is complete but not yet move
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,14 +23,22 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from failover.errors import BadInput, FailoverError, Refused
 
 VSERVERS = Path("/vservers")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _POLL_S = 0.02
+_UNTIL_IT_CAN = "nothing is done with this replica until it can be read"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TYPES = {"int": int, "str": str, "bool": bool}
+
+
+class Busy(Refused):
+    """Somebody else holds the lock."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,9 @@ class Record:
     origin: int = 0  # of a live tree: the generation it was promoted from
     promoted_ns: int = 0  # of a live tree: when, on the clock of its file times
     commit: Commit | None = None
+
+
+_T = TypeVar("_T", Commit, Record)
 
 
 @dataclass(frozen=True)
@@ -103,12 +115,15 @@ class Place:
         try:
             data = json.loads(path.read_bytes())
             commit = data.pop("commit")
-            return Record(**data, commit=Commit(**commit) if commit else None)
+            record = Record(**data, commit=_typed(Commit(**commit)) if commit else None)
+            return _typed(record)
         except FileNotFoundError:
             return Record()
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except OSError as error:
+            raise FailoverError(f"{path} cannot be read ({error.strerror})", hint=_UNTIL_IT_CAN) from error
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise FailoverError(
-                f"{path} cannot be read ({error})", hint="nothing is done with it until it can"
+                f"{path} is damaged, or written by a newer version ({error})", hint=_UNTIL_IT_CAN
             ) from error
 
     def save(self, record: Record) -> None:
@@ -123,6 +138,28 @@ class Place:
         """Alone with this vserver's replication on this host; between processes and between threads."""
         with holding(self.home / "lock", timeout_s, f"the replica of {self.name} is being worked on"):
             yield
+
+
+def _typed(record: _T) -> _T:
+    """JSON knows no types: raises TypeError for a field that is not what it should be."""
+    for field in fields(record):
+        value, kind = getattr(record, field.name), str(field.type)
+        if kind in _TYPES and type(value) is not _TYPES[kind]:
+            raise TypeError(f"{field.name} is {value!r}")
+    return record
+
+
+@contextmanager
+def plainly(doing: str) -> Iterator[None]:
+    """What the disk refuses, as one line: Refused where there is no room, else FailoverError."""
+    try:
+        yield
+    except OSError as error:
+        where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        message = f"{doing} ({error.strerror or error}{where})"
+        if error.errno in _FULL:
+            raise Refused(message, hint="make room there") from error
+        raise FailoverError(message) from error
 
 
 def is_name(name: str) -> bool:
@@ -158,12 +195,12 @@ def flush_directory(path: Path) -> None:
 
 @contextmanager
 def holding(path: Path, timeout_s: float, busy: str) -> Iterator[int]:
-    """Hold the lock of a file (made if need be). Raises Refused with `busy` when it stays taken for so long."""
+    """Hold the lock of a file (made if need be). Raises Busy with `busy` when it stays taken for so long."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not lock_within(descriptor, timeout_s):
-            raise Refused(busy, hint="try again")
+            raise Busy(busy, hint="try again")
         yield descriptor
     finally:
         os.close(descriptor)

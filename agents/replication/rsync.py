@@ -13,8 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from agents.command import run
+from failover.errors import Refused
+
+OLDEST = (3, 5)  # the first with --confine-root
 SYNTAX, PROTOCOL, FILE_IO, SOCKET, STREAM = 1, 2, 11, 10, 12
 PARTIAL, VANISHED, TIMEOUT, CONNECTION = 23, 24, 30, 255
 UNREACHABLE = frozenset({SOCKET, STREAM, TIMEOUT, 35, CONNECTION})  # 35: waiting for a daemon connection
@@ -37,6 +42,19 @@ class ServerRequest:
     epoch: int
     generation: int
     flags: str
+
+
+@cache  # what is raised is not remembered: rsync may be upgraded under a running agent
+def check_version() -> None:
+    """Raises Refused for an rsync that we cannot use."""
+    said = run(["rsync", "--version"], timeout_s=10.0).stdout.decode("utf-8", "replace")
+    found = re.match(r"rsync +version v?(([0-9]+)\.([0-9]+)\S*)", said)
+    if found is None or (int(found[2]), int(found[3])) < OLDEST:
+        version = found[1] if found else "of an unknown version"
+        raise Refused(
+            f"rsync {version} is too old: {'.'.join(map(str, OLDEST))} is needed",
+            hint="apt-get install rsync; Debian 12 has it in bookworm-security",
+        )
 
 
 def send(source: Path, user_host: str, destination: str, ssh: str, bandwidth_bytes_s: int | None) -> list[str]:

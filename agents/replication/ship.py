@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,8 +39,8 @@ from agents.replication.manifest import (
     with_parents,
     without,
 )
-from agents.replication.record import VSERVERS, Place, holding, write
-from agents.replication.rsync import UNREACHABLE, path_list
+from agents.replication.record import VSERVERS, Place, holding, plainly, write
+from agents.replication.rsync import UNREACHABLE, check_version, path_list
 from agents.replication.salvage import acknowledged
 from agents.replication.snapshot import frozen_source
 from agents.steps import Shipped
@@ -99,21 +99,19 @@ def ship(
 
     Raises FailoverError: Unreachable (try later), Refused (no space, no source, not ready), Unsafe (not the owner).
     """
+    check_version()
     place = Place(vserver.name, vservers)
-    place.make_home()
     begun = time.clock_gettime(time.CLOCK_BOOTTIME)
     lock = place.home / f"ship-{target.name}"
-    with holding(lock, 0.0, f"{vserver.name} is being synced to {target.name} already"):
-        try:
-            done = _Round(vserver, place, channel or Channel(target.name, target.address), epoch).run(
-                source_tree, final
-            )
-        except CommandFailed as error:
-            raise _explained(error, vserver.name, target.name) from error
-        except OSError as error:
-            raise FailoverError(
-                f"{vserver.name} cannot be read ({error})", hint="its replicas stay as they are"
-            ) from error
+    with plainly(f"{vserver.name} cannot be sent to {target.name}; its replicas stay as they are"):
+        place.make_home()
+        with holding(lock, 0.0, f"{vserver.name} is being synced to {target.name} already"):
+            try:
+                done = _Round(vserver, place, channel or Channel(target.name, target.address), epoch).run(
+                    source_tree, final
+                )
+            except CommandFailed as error:
+                raise _explained(error, vserver.name, target.name) from error
     return Shipped(done, epoch, begun, final=final, tried_at=begun)
 
 
@@ -128,7 +126,7 @@ class _Round:
         """The generation that the backup has now."""
         if self._place.load().epoch > self._epoch:
             raise Unsafe(f"epoch {self._epoch} of {self._vserver.name} is over")
-        backup = _Backup(**json.loads(self._call("state")))
+        backup = self._state()
         known = acknowledged(self._place, self._channel.host)
         in_step = (
             known is not None
@@ -137,7 +135,8 @@ class _Round:
         )
         snapshot = self._place.vservers / ".snapshot" / f"{self._vserver.name}-{self._channel.host}"
         theirs, doubtful = (known.entries, set[bytes]()) if known and in_step else self._list(backup)
-        with frozen_source(tree, self._vserver.sync.snapshot, snapshot) as (source, frozen):
+        mode = "off" if final else self._vserver.sync.snapshot  # what stands still needs no snapshot
+        with frozen_source(tree, mode, snapshot) as (source, frozen):
             scanned_ns = time.time_ns()
             mine = scan(source, self._vserver.sync.exclude, deep=not in_step)
             if mine.keys() == {ROOT}:
@@ -199,7 +198,7 @@ class _Round:
 
     def _transfer(self, source: Path, change: Change, number: int) -> tuple[bytes, Change]:
         """Send and commit; what a running vserver renamed or removed meanwhile is looked at again."""
-        paths: Iterable[bytes] = change.changed
+        paths = list(change.changed)
         destination = f"{self._vserver.name}/{self._epoch}/{number}"
         for _ in range(_ATTEMPTS):
             if paths:
@@ -213,15 +212,38 @@ class _Round:
             if not change.still:
                 change = _without_vanished(source, change)
             raw = change.encode()
-            answer = json.loads(self._call("commit", number, stdin=raw, timeout_s=_COMMIT_S))
-            if not answer["missing"]:
+            paths = self._commit(number, raw)
+            if not paths:
                 return raw, change
-            paths = [path_of(name) for name in answer["missing"]]
         raise Refused(
-            f"{len(list(paths))} files of {self._vserver.name} did not arrive on {self._channel.host}, "
+            f"{len(paths)} files of {self._vserver.name} did not arrive on {self._channel.host}, "
             f"the first is {text(next(iter(paths)))!r}",
             hint="the next round tries again",
         )
+
+    def _state(self) -> _Backup:
+        said = self._call("state")
+        with self._understood(said):
+            answer = json.loads(said)
+            return _Backup(
+                int(answer["generation"]), int(answer["epoch"]), str(answer["checksum"]), bool(answer["diverged"])
+            )
+
+    def _commit(self, number: int, raw: bytes) -> list[bytes]:
+        """What the backup misses; nothing when it has the generation."""
+        said = self._call("commit", number, stdin=raw, timeout_s=_COMMIT_S)
+        with self._understood(said):
+            return [path_of(name) for name in json.loads(said)["missing"]]
+
+    @contextmanager
+    def _understood(self, said: bytes) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FailoverError(
+                f"{self._channel.host} answered what we do not understand: {said[:80]!r}",
+                hint="has it the same version, and does nothing in its shell's start-up files print?",
+            ) from error
 
     def _next_generation(self, theirs: int) -> int:
         """Numbers never come twice, whichever backup they are for and whoever else has counted."""
