@@ -8,6 +8,10 @@ BIN      := $(VENV)/bin
 PACKAGES := python3-dev python3-venv gcc libcap-dev libseccomp2 zookeeper default-jre-headless rsync openssh-server \
             openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr postgresql-client
 
+## The first rsync that confines its sender to the tree (--confine-root). Debian 12 has it among the security updates.
+RSYNC      := 3.5
+RSYNC_FITS  = dpkg --compare-versions "$$(dpkg-query -W -f='$${Version}' rsync)" ge $(RSYNC)
+
 .PHONY: setup demo test bench clean
 .DEFAULT_GOAL := help
 
@@ -22,6 +26,9 @@ $(VENV)/ready: pyproject.toml Makefile
 	  && { echo "installing Debian packages"; apt-get update -qq \
 	       && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; } || true
 	@dpkg-query -W $(PACKAGES) >/dev/null
+	@$(RSYNC_FITS) || { echo "upgrading rsync to $(RSYNC)"; apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq rsync >/dev/null; }
+	@$(RSYNC_FITS) || { echo "rsync >= $(RSYNC) is needed; Debian 12 has it in bookworm-security"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing Python packages into $(VENV)"
 	@$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'

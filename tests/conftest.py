@@ -9,10 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from agents.replication import rsync
+from failover.errors import FailoverError
+
+
+def _rsync() -> bool:
+    try:
+        rsync.check_version()
+    except FailoverError:
+        return False
+    return True
+
+
 FEATURES: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "java": lambda: shutil.which("java") is not None and Path("/usr/share/java/zookeeper.jar").exists(),
-    "rsync": lambda: shutil.which("rsync") is not None,
+    "rsync": _rsync,
     "sshd": lambda: Path("/usr/sbin/sshd").exists(),
     "nft": lambda: shutil.which("nft") is not None,
     "btrfs": lambda: shutil.which("mkfs.btrfs") is not None,
