@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from agents.isolation.trees import is_subvolume
 from agents.replication.manifest import DIRECTORY, FILE, LINK, ROOT, Entry, text
 from failover.errors import Refused
 
@@ -24,7 +23,6 @@ RESERVED = b".failover"  # at the top of a replica: the staging. A vserver's own
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE = (FileNotFoundError, NotADirectoryError)
 _DEEPEST, _LONGEST = 400, 4000  # rsync and the kernel take paths of up to 4096 bytes
-_HOLE_INODE = 2  # BTRFS_EMPTY_SUBVOL_DIR_OBJECTID: what a snapshot has where its source has a subvolume
 _KINDS = {
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFREG: FILE,
@@ -109,7 +107,6 @@ def scan(tree: Path, exclude: tuple[str, ...] = (), *, deep: bool = False) -> di
     excluded = _Excluded(exclude)
     with opened(tree) as root:
         status = os.fstat(root)
-        own = _Own(tree, status.st_dev)
         found = {ROOT: _entry(status, root, b".", deep)}
         pending = [b""]
         while pending:
@@ -119,14 +116,14 @@ def scan(tree: Path, exclude: tuple[str, ...] = (), *, deep: bool = False) -> di
             except _GONE:
                 continue
             try:
-                pending.extend(_list(here, above, own, excluded, deep, found))
+                pending.extend(_list(here, above, status.st_dev, excluded, deep, found))
             finally:
                 os.close(here)
     return found
 
 
 def _list(
-    here: int, above: bytes, own: _Own, excluded: _Excluded, deep: bool, found: dict[bytes, Entry]
+    here: int, above: bytes, device: int, excluded: _Excluded, deep: bool, found: dict[bytes, Entry]
 ) -> Iterator[bytes]:
     """Add what is in one directory to `found`; yields the directories to be entered."""
     with os.scandir(here) as listing:
@@ -144,7 +141,7 @@ def _list(
             except _GONE:
                 continue
             if stat.S_ISDIR(status.st_mode) and not hidden:
-                if not own(status):
+                if status.st_dev != device:
                     raise Refused(
                         f"/{text(path)} is a subvolume or mount of its own: it is not replicated",
                         hint="replace it by a directory, or exclude it",
@@ -185,20 +182,9 @@ def _digest(parent: int, name: bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-class _Own:
-    """Whether a directory belongs to the tree itself, and not to a subvolume or mount inside it."""
-
-    def __init__(self, tree: Path, device: int) -> None:
-        self._device = device
-        self._hole = _HOLE_INODE if is_subvolume(tree) else None
-
-    def __call__(self, status: os.stat_result) -> bool:
-        return status.st_dev == self._device and status.st_ino != self._hole
-
-
-def foreign(tree: Path, root: int) -> list[bytes]:
-    """The subvolumes and mounts inside a tree, and not what is in them."""
-    own, found, pending = _Own(tree, os.fstat(root).st_dev), list[bytes](), [b""]
+def foreign(root: int) -> list[bytes]:
+    """The subvolumes and mounts inside a tree, and not what is in them; in a snapshot, what stands for a subvolume."""
+    device, found, pending = os.fstat(root).st_dev, list[bytes](), [b""]
     while pending:
         above = pending.pop()
         here = descend(root, above)
@@ -207,7 +193,8 @@ def foreign(tree: Path, root: int) -> list[bytes]:
                 for item in listing:
                     if item.is_dir(follow_symlinks=False):
                         path = os.path.join(above, os.fsencode(item.name))  # noqa: PTH118
-                        (pending if own(item.stat(follow_symlinks=False)) else found).append(path)
+                        ours = item.stat(follow_symlinks=False).st_dev == device
+                        (pending if ours else found).append(path)
         finally:
             os.close(here)
     return sorted(found)

@@ -118,7 +118,7 @@ def _take_out(place: Place, epoch: int) -> None:
     """
     aside = place.salvage / f"{epoch}-subvolumes-{time.time_ns()}"
     with opened(place.live) as root, Steps(root) as steps:
-        for path in foreign(place.live, root):
+        for path in foreign(root):
             inside = place.live / os.fsdecode(path)
             with opened(inside) as source:
                 try:
