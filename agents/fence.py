@@ -1,10 +1,11 @@
 """The network fence: nftables rules under which vservers' frames leave the host only while their lease runs.
 
-    device: eth0   table netdev, egress of eth0           (the macvlans' frames, known by our MAC prefix)
+    device: eth0   table netdev, egress of eth0           (the macvlans' frames)
     bridge: br0    table bridge, prerouting, ports `vs*`  (whatever comes out of a vserver's port)
 
-    set held:  02:fa:10:5e:11:03 timeout 1800ms           one element per vserver; each renewal sets its time anew
-    rule:      the source is not in `held` → drop         ARP and neighbour discovery included
+    set fenced: 02:fa:10:5e:11:03                          every vserver under the lease; others are nobody's business
+    set held:   02:fa:10:5e:11:03 timeout 1800ms           its time; each renewal sets it anew
+    rule:       the source is in `fenced` and not in `held` → drop         ARP and neighbour discovery included
 
 Rule 1: nobody needs to be awake for the fence to close: the kernel lets each element lapse.
 Rule 2: a change is one transaction: the fence is never open for a moment because it is laid anew.
@@ -29,19 +30,24 @@ PORTS = "vs"  # of every vserver's port on a bridge
 SLACK_S = 0.1
 
 _TABLE = "failover"
-_SET = "held"
+_SET, _ALL = "held", "fenced"
 
 
-def laid(network: Network, held: Mapping[str, float], *, before: Network | None = None) -> str:
-    """The whole fence, in place of what there was (of `before`, too); `held`: seconds left for each MAC address."""
+def laid(
+    network: Network, held: Mapping[str, float], *, fenced: Iterable[str] = (), before: Network | None = None
+) -> str:
+    """The whole fence, in place of what there was (of `before`, too); `held`: seconds left for each MAC address;
+    `fenced`: those that have none left."""
     family = _family(network)
     old = {family} if before is None else {family, _family(before)}
     lines = [f"{verb} table {name} {_TABLE}" for name in sorted(old) for verb in ("add", "delete")]
     lines += [
         f"add table {family} {_TABLE}",
         f"add set {family} {_TABLE} {_SET} {{ type ether_addr; flags timeout; }}",
+        f"add set {family} {_TABLE} {_ALL} {{ type ether_addr; }}",
         f"add chain {family} {_TABLE} vservers {{ type filter {_hook(network)}; policy accept; }}",
-        f"add rule {family} {_TABLE} vservers {_from_vserver(network)} ether saddr != @{_SET} drop",
+        f"add rule {family} {_TABLE} vservers {_from_vserver(network)}ether saddr @{_ALL} ether saddr != @{_SET} drop",
+        *_fenced(family, {*held, *fenced}),
         *_added(family, held),
     ]
     return "\n".join(lines) + "\n"
@@ -83,9 +89,7 @@ def _hook(network: Network) -> str:
 
 
 def _from_vserver(network: Network) -> str:
-    if network.device:
-        return f"ether saddr & ff:ff:ff:00:00:00 == {PREFIX}00:00:00"
-    return f'iifname "{PORTS}*"'
+    return "" if network.device else f'iifname "{PORTS}*" '
 
 
 def _lasting(held: Mapping[str, float]) -> dict[str, int]:
@@ -97,6 +101,11 @@ def _lasting(held: Mapping[str, float]) -> dict[str, int]:
 def _added(family: str, held: Mapping[str, float]) -> list[str]:
     elements = [f"{address} timeout {time_ms}ms" for address, time_ms in _lasting(held).items()]
     return [f"add element {family} {_TABLE} {_SET} {{ {', '.join(elements)} }}"] if elements else []
+
+
+def _fenced(family: str, addresses: Iterable[str]) -> list[str]:
+    elements = ", ".join(sorted(addresses))
+    return [f"add element {family} {_TABLE} {_ALL} {{ {elements} }}"] if elements else []
 
 
 def _deleted(family: str, addresses: Iterable[str]) -> list[str]:

@@ -9,7 +9,8 @@ Rule 1: a vserver that was ever named is frozen at the end that the last word na
         another word names it. Nothing else moves an end: no silence, no error, no other vserver's word.
 Rule 2: a word counts when the fence has it and the state is written; else it is refused and the old ends stand.
 Rule 3: all that it must know is in guard.json; killed at any moment, the next one freezes first what is overdue.
-Rule 4: told to end (SIGTERM) it ends the agent and leaves the vservers, the state and the fence as they are.
+Rule 4: told to end (SIGTERM) it ends the agent, and stays until every end has come and all is frozen: nobody else would
+        see to it. Only when a successor follows at once (SIGUSR1, an upgrade) it leaves before, and all as it is.
 Rule 5: it thaws only at a word, and kills no vserver: that is the agent's.
 Rule 6: only the standard library and a few small files of ours: what breaks the agent's libraries does not break this.
 Rule 7: no other program and no cgroup holds up an end: all are frozen before one is waited for, and nft ends in time.
@@ -77,7 +78,7 @@ class Keeper:
         self._network: Network | None = None
         self._ends: dict[str, End] = {}
         self._kept: Word | None = None  # the last one that counted
-        self._laid: set[str] | None = None  # named when the fence was last laid as a whole
+        self._laid: set[str] | None = None  # under the lease when the fence was last laid as a whole
         self._closed: set[str] = set()  # of those whose end has passed
         self._trouble = ""
         self._load()
@@ -91,7 +92,8 @@ class Keeper:
             raise Refused("the word came after the end that it gives")
         if until > now + LONGEST_S:
             raise Refused(f"no lease is longer than {LONGEST_S:g} s")
-        ends = self._ends | {name: End(until, mac) for name, mac in word.vservers.items()}
+        kept = {name: end for name, end in self._ends.items() if name not in word.released}
+        ends = kept | {name: End(until, mac) for name, mac in word.vservers.items()}
         try:
             self._open(word, ends)
             for name in word.vservers:
@@ -101,7 +103,7 @@ class Keeper:
         except OSError as error:
             raise FailoverError(f"the word cannot be kept: {error}") from error
         self._kept, self._network, self._ends = word, word.network, ends
-        self._closed -= word.vservers.keys()
+        self._closed = (self._closed & ends.keys()) - word.vservers.keys()
 
     def enforce(self) -> None:
         """Freeze what is due, all of it before anything is waited for; then close the fence and forget what is gone."""
@@ -114,6 +116,15 @@ class Keeper:
         self._close(set(due) - self._closed)
         self._forget([name for name in due if self._ends[name].until + FORGET_S < now])
 
+    def over(self) -> bool:
+        """Whether every end has come, and nothing of what was named runs."""
+        now = boot_time()
+        return all(end.due(now) and not self._runs(name) for name, end in self._ends.items())
+
+    def _runs(self, name: str) -> bool:
+        group = cgroup.of(name)
+        return group.exists() and cgroup.populated(group) and not cgroup.frozen(group)
+
     def wait_s(self) -> float:
         """Until `enforce` has something to do."""
         now = boot_time()
@@ -125,13 +136,14 @@ class Keeper:
 
         The time of an element runs from when the kernel has it: a change that took too long is made once more.
         """
-        whole = word.network != self._network or set(word.vservers) != self._laid
+        whole = word.network != self._network or set(ends) != self._laid
         for _ in range(2):
             now = boot_time()
             times = {end.mac: end.until - now for name, end in ends.items() if whole or name in word.vservers}
             if whole:
-                self._apply(fence.laid(word.network, times, before=self._network))
-                self._laid = set(word.vservers)
+                fenced = [end.mac for end in ends.values()]
+                self._apply(fence.laid(word.network, times, fenced=fenced, before=self._network))
+                self._laid = set(ends)
             elif not self._refresh(word.network, times):
                 whole = True
                 continue
@@ -222,12 +234,12 @@ class Keeper:
 
 
 def serve(directory: Path, supervisor: Supervisor, keeper: Keeper) -> None:
-    """Turn after turn until the supervisor is done; every turn, and every word, begins with what is due."""
+    """Turn after turn until it may end (rule 4); every turn, and every word, begins with what is due."""
     ours = _listen(directory / SOCKET.name)
     stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda received, _: stopping.append(received))
-    while not (stopping and supervisor.done):
+    while not (stopping and supervisor.done and (signal.SIGUSR1 in stopping or keeper.over())):
         keeper.enforce()
         while (heard := _receive(ours)) is not None:
             keeper.enforce()

@@ -6,7 +6,8 @@
     {"alive": true} ──▶                                   the agent does not hang, nothing else
 
 Rule 1: `until` is CLOCK_BOOTTIME in seconds: the vservers named may run until then.
-Rule 2: a word counts when it is answered. A vserver that the newest word does not name keeps its old end.
+Rule 2: a word counts when it is answered. A vserver that the newest word does not name keeps its old end, unless the
+        word releases it: an operator says that the manager has nothing to do with it.
 Rule 3: what cannot be understood is refused as a whole.
 """
 
@@ -16,7 +17,7 @@ import json
 import logging
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,11 +36,13 @@ log = logging.getLogger("failover.lease")
 
 @dataclass(frozen=True)
 class Word:
-    """`vservers`: name to MAC address. Without `until` it says only that the agent is alive."""
+    """`vservers`: name to MAC address. `released`: names that the lease has nothing to do with any more. Without
+    `until` it says only that the agent is alive."""
 
     until: float | None = None
     vservers: Mapping[str, str] = field(default_factory=frozen_map)
     network: Network = field(default_factory=Network)
+    released: tuple[str, ...] = ()
 
 
 def hold(
@@ -47,11 +50,12 @@ def hold(
     vservers: Mapping[str, str],
     network: Network,
     *,
+    released: Iterable[str] = (),
     socket: Path = SOCKET,
     timeout_s: float = ANSWER_S,
 ) -> bool:
     """Let these vservers run until then; False when the guard does not answer or refuses (why is in the log)."""
-    return _say(encode(Word(until, vservers, network)), socket, timeout_s)
+    return _say(encode(Word(until, vservers, network, tuple(sorted(released)))), socket, timeout_s)
 
 
 def alive(*, socket: Path = SOCKET, timeout_s: float = ANSWER_S) -> bool:
@@ -63,7 +67,8 @@ def encode(word: Word) -> bytes:
     if word.until is None:
         return b'{"alive": true}'
     where = {"device": word.network.device} if word.network.device else {"bridge": word.network.bridge}
-    return json.dumps({"until": word.until, "vservers": dict(word.vservers), "network": where}).encode()
+    said = {"until": word.until, "vservers": dict(word.vservers), "network": where, "released": word.released}
+    return json.dumps(said).encode()
 
 
 def decode(data: bytes) -> Word:
@@ -73,17 +78,20 @@ def decode(data: bytes) -> Word:
         if document == {"alive": True}:
             return Word()
         until, vservers, network = document["until"], document["vservers"], document["network"]
+        released = document.get("released", [])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"not a word of the lease: {data[:80]!r}") from error
     if isinstance(until, bool) or not isinstance(until, int | float) or until != until:
         raise BadInput(f"until is no time: {until!r}")
     if not isinstance(vservers, dict) or not all(_is(_NAME, n) and _is(_MAC, a) for n, a in vservers.items()):
         raise BadInput("vservers must map names to MAC addresses")
+    if not isinstance(released, list) or not all(_is(_NAME, name) and name not in vservers for name in released):
+        raise BadInput("released must be names of others")
     if not isinstance(network, dict) or len(network) != 1 or not network.keys() <= {"device", "bridge"}:
         raise BadInput("network must be a device or a bridge")
     if not all(_is(_DEVICE, name) for name in network.values()):
         raise BadInput("network must name a device or a bridge")
-    return Word(float(until), frozen_map(vservers), Network(**network))
+    return Word(float(until), frozen_map(vservers), Network(**network), tuple(released))
 
 
 def answer(refused: str = "") -> bytes:

@@ -21,6 +21,7 @@ from agents import lease, network
 from agents.isolation import vserver as isolation
 from agents.replication import generation, ship
 from agents.steps import Demote, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
+from agents.supervisor import replace_file
 from failover.errors import FailoverError, Refused
 from failover.model import State, Told, Want, frozen_map
 
@@ -235,11 +236,9 @@ class RealMachine:
 
     def hold(self, until: float, told: Told) -> bool:
         self._told = told
-        held, released = dict[str, str](), dict[str, str]()
-        for name, word in told.assignments.items():
-            if word.owner == told.host:
-                ours = name in told.cluster.vservers and word.want is not Want.IGNORED
-                (held if ours else released)[name] = network.mac_of(name)
+        owned = [name for name, word in told.assignments.items() if word.owner == told.host]
+        released = [name for name in owned if not _is_ours(told, name)]
+        held = {name: network.mac_of(name) for name in owned if name not in released}
         done = lease.hold(until, held, told.cluster.hosts[told.host].network, released=released)
         if done:
             self._until = until
@@ -251,9 +250,7 @@ class RealMachine:
     def publish(self, told: Told) -> None:
         words = {name: {"owner": word.owner, "epoch": word.epoch} for name, word in told.assignments.items()}
         TOLD.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = TOLD.with_suffix(".new")
-        new.write_text(json.dumps({"host": told.host, "assignments": words}))
-        new.replace(TOLD)
+        replace_file(TOLD, json.dumps({"host": told.host, "assignments": words}))
 
 
 def recover(names: Collection[str]) -> None:
@@ -263,6 +260,11 @@ def recover(names: Collection[str]) -> None:
             generation.recover(name, VSERVERS)
         except (FailoverError, OSError) as error:
             log.error("%s: %s", name, error)
+
+
+def _is_ours(told: Told, name: str) -> bool:
+    """Whether the manager has anything to do with it: what is ignored or not declared any more is left alone."""
+    return name in told.cluster.vservers and told.assignments[name].want is not Want.IGNORED
 
 
 def _announce_quietly(name: str) -> None:

@@ -98,8 +98,10 @@ class Guard:
         assert self.says(until, {name: network.mac_of(name) for name in names}, form), self.log.read_text()
         return until
 
-    def says(self, until: float, macs: dict[str, str], form: Network = DEVICE) -> bool:
-        return inside(self.netns, lambda: lease.hold(until, macs, form, socket=self.socket, timeout_s=10))
+    def says(self, until: float, macs: dict[str, str], form: Network = DEVICE, released: tuple[str, ...] = ()) -> bool:
+        return inside(
+            self.netns, lambda: lease.hold(until, macs, form, released=released, socket=self.socket, timeout_s=10)
+        )
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:

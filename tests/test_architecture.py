@@ -35,7 +35,7 @@ LIBRARIES = {
     "pyseccomp": ("agents/isolation/seccomp.py",),
     "ctypes": ("agents/isolation/syscalls.py",),
     "sysrsync": ("agents/replication/rsync.py",),
-    "subprocess": ("agents/command.py", "agents/guard.py", "agents/fence.py", "agents/isolation/",
+    "subprocess": ("agents/command.py", "agents/isolation/",
                    "agents/replication/", "failover/lab/", "failover/cli/"),
 }  # fmt: skip
 
@@ -43,6 +43,7 @@ LIBRARIES = {
 FLOORS = {
     "agents": ("failover.leader", "failover.plan", "failover.cli", "failover.lab", "failover.web", "failover.simulate"),
     "agents.guard": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
+    "agents.supervisor": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
     "failover.lab": ("failover.cli",),
     "failover.simulate": ("failover.cli", "failover.lab", "failover.zookeeper"),
 }

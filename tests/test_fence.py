@@ -19,16 +19,18 @@ MAC = "02:fa:10:00:00:01"
 
 
 def test_the_whole_fence_is_one_transaction() -> None:
-    ours = "ether saddr & ff:ff:ff:00:00:00 == 02:fa:10:00:00:00"
-    assert fence.laid(DEVICE, {MAC: 2.0, "02:fa:10:00:00:02": 0.05}, before=BRIDGE).splitlines() == [
+    other = "02:fa:10:00:00:02"
+    assert fence.laid(DEVICE, {MAC: 2.0, other: 0.05}, fenced=["02:fa:10:00:00:03"], before=BRIDGE).splitlines() == [
         "add table bridge failover",
         "delete table bridge failover",
         "add table netdev failover",
         "delete table netdev failover",
         "add table netdev failover",
         "add set netdev failover held { type ether_addr; flags timeout; }",
+        "add set netdev failover fenced { type ether_addr; }",
         'add chain netdev failover vservers { type filter hook egress device "eth0" priority 0; policy accept; }',
-        f"add rule netdev failover vservers {ours} ether saddr != @held drop",
+        "add rule netdev failover vservers ether saddr @fenced ether saddr != @held drop",
+        f"add element netdev failover fenced {{ {MAC}, {other}, 02:fa:10:00:00:03 }}",
         "add element netdev failover held { 02:fa:10:00:00:01 timeout 1900ms }",
     ]
 
@@ -74,12 +76,13 @@ def fenced(form: Network) -> Iterator[Fenced]:
 
 @pytest.mark.needs("root", "nft")
 @FORMS
-def test_the_fence_lets_pass_what_is_held_and_nothing_else(fenced: Fenced) -> None:
+def test_the_fence_stops_only_what_is_under_the_lease_and_not_held(fenced: Fenced) -> None:
     fenced.guard.start()
+    until = fenced.guard.hold(1.0, "v1", form=fenced.form)
     assert fenced.reach(101) == fenced.reach(102) == {True}
-    fenced.guard.hold(30, "v1", form=fenced.form)
-    assert fenced.reach(101) == {True}
-    assert fenced.reach(102, timeout_s=0.2) == {False}
+    assert eventually(lambda: boot_time() > until)
+    assert fenced.reach(101, timeout_s=0.2) == {False}
+    assert fenced.reach(102) == {True}, "it was started by hand: nobody's business"
     fenced.guard.hold(30, "v1", "v2", form=fenced.form)
     assert fenced.reach(101) == fenced.reach(102) == {True}
 
@@ -106,10 +109,10 @@ def test_a_fence_that_somebody_flushed_is_laid_anew_by_the_next_renewal(fenced: 
     fenced.guard.start()
     fenced.guard.hold(30, "v1", form=fenced.form)
     subprocess.run(["nsenter", f"--net={fenced.guard.netns}", "nft", "flush", "ruleset"], check=True)
-    assert fenced.reach(102) == {True}
-    fenced.guard.hold(30, "v1", form=fenced.form)
-    assert fenced.reach(101) == {True}
-    assert fenced.reach(102, timeout_s=0.2) == {False}
+    until = fenced.guard.hold(1.0, "v1", form=fenced.form)
+    os.kill(fenced.guard.pid, signal.SIGSTOP)
+    assert eventually(lambda: boot_time() > until)
+    assert fenced.reach(101, timeout_s=0.2) == {False}
 
 
 @pytest.mark.needs("root", "nft")

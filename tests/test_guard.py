@@ -28,6 +28,7 @@ WORDS = {
     "a device": Word(812.5, {"v1": MAC}, DEVICE),
     "a bridge": Word(812.5, {"v1": MAC, "v-2.x": "02:fa:10:00:00:02"}, BRIDGE),
     "nothing may run": Word(812.5, {}, DEVICE),
+    "one is released": Word(812.5, {"v1": MAC}, DEVICE, ("v2",)),
 }
 
 
@@ -39,6 +40,9 @@ def test_a_word_arrives_as_it_was_sent(name: str) -> None:
 REFUSED = {
     "no JSON": "until tomorrow",
     "no object": "[1]",
+    "released and named": (
+        '{"until": 1, "vservers": {"v": "02:fa:10:00:00:01"}, "network": {"device": "e"}, "released": ["v"]}'
+    ),
     "no until": '{"vservers": {}, "network": {"device": "eth0"}}',
     "until as text": '{"until": "1", "vservers": {}, "network": {"device": "eth0"}}',
     "until as truth": '{"until": true, "vservers": {}, "network": {"device": "eth0"}}',
@@ -186,10 +190,29 @@ def test_a_guard_that_cannot_listen_freezes_what_is_overdue_all_the_same(guard: 
 
 
 @pytest.mark.needs("root", "nft")
-def test_a_guard_that_is_told_to_end_leaves_all_as_it_is(guard: Guard, v1: Vserver) -> None:
+def test_a_guard_that_is_told_to_end_stays_until_all_is_frozen(guard: Guard, v1: Vserver) -> None:
+    guard.start()
+    until = guard.hold(1.5, v1)
+    assert guard.end(signal.SIGTERM) == 0
+    assert v1.frozen
+    assert boot_time() > until - 0.1
+
+
+@pytest.mark.needs("root", "nft")
+def test_what_is_released_is_left_alone(guard: Guard, v1: Vserver, v2: Vserver) -> None:
+    guard.start()
+    until = guard.hold(1.0, v1, v2)
+    assert guard.says(until, {v2.name: network.mac_of(v2.name)}, released=(v1.name,))
+    assert eventually(lambda: v2.frozen)
+    assert boot_time() > until - 0.1
+    assert v1.goes_on() and not v1.frozen
+
+
+@pytest.mark.needs("root", "nft")
+def test_a_guard_whose_successor_follows_leaves_all_as_it_is(guard: Guard, v1: Vserver) -> None:
     guard.start()
     guard.hold(30, v1)
-    assert guard.end(signal.SIGTERM) == 0
+    assert guard.end(signal.SIGUSR1) == 0
     assert v1.goes_on() and not v1.frozen
     rules = subprocess.run(["nsenter", f"--net={guard.netns}", "nft", "list", "ruleset"], capture_output=True)
     assert network.mac_of(v1.name).encode() in rules.stdout

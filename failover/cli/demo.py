@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from failover.cli.operate import Commands
-from failover.errors import Denied
+from failover.errors import Denied, Refused
 
 if TYPE_CHECKING:
     from failover.lab.drill import Takeover
@@ -46,17 +49,28 @@ def _demo(options: Namespace) -> int:
     from failover.lab.lab import Lab
 
     lab = Lab("demo")
-    lab.down()
-    try:
-        with TemporaryDirectory() as directory:
-            _say("three hosts, each with its own kernel namespaces, disk, sshd and ZooKeeper server")
-            lab.up(config=sample.cluster_file(Path(directory), "demo"))
-        facts = _play(lab)
-    finally:
-        if not options.keep:
-            lab.down()
+    with _alone():
+        lab.down()  # what a demo before left behind, or kept
+        try:
+            with TemporaryDirectory() as directory:
+                _say("three hosts, each with its own kernel namespaces, disk, sshd and ZooKeeper server")
+                lab.up(config=sample.cluster_file(Path(directory), "demo"))
+            facts = _play(lab)
+        finally:
+            if not options.keep:
+                lab.down()
     print(json.dumps(facts))
     return 0 if facts["ok"] else 1
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with Path("/run/failover-demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Refused("a demo is running on this machine already", hint="wait until it is done") from error
+        yield
 
 
 def _play(lab: Lab) -> dict[str, float | int | bool]:
@@ -128,7 +142,7 @@ def _show(lab: Lab) -> None:
     up = next(name for name in lab.real_hosts if lab.host(name).powered)
     print(f"\n  {up}$ failover status")
     for line in sample.failover(lab, up, "status").splitlines():
-        print(f"  {line}")
+        print(f"  {line}".rstrip())
     print(flush=True)
 
 

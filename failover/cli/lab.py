@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from failover.errors import Denied, FailoverError
+from failover.errors import Denied
 
 if TYPE_CHECKING:
     from failover.lab.lab import Lab
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     lab = subparsers.add_parser("lab", help="several real hosts on this machine, to try and to test")
-    fill(lab)
-
-
-def fill(lab: argparse.ArgumentParser) -> None:
     commands = lab.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, *positionals: str) -> argparse.ArgumentParser:
@@ -49,7 +45,8 @@ def fill(lab: argparse.ArgumentParser) -> None:
     stall.add_argument("duration", metavar="T", help="such as 5s")
     for name, text in (("cut", "cut the link between two"), ("mend", "mend it again")):
         link = command(name, text)
-        link.add_argument("ends", nargs="+", metavar="A B", help="hosts, 'store' or 'clients'; 'A -> B': one way only")
+        link.add_argument("ends", nargs=2, metavar=("A", "B"), help="hosts, 'store' or 'clients'")
+        link.add_argument("--one-way", action="store_true", help="only from A to B")
     command("play", "play the events of a story in real time", "FILE")
 
 
@@ -95,9 +92,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _event(options: argparse.Namespace) -> str:
     """The fault in the words of a story."""
-    words = {"stall": lambda: [options.host, options.duration]}.get(options.lab_command)
-    rest = words() if words else getattr(options, "ends", None) or [options.host]
-    return " ".join([options.lab_command, *rest])
+    if options.lab_command == "stall":
+        rest = [options.host, options.duration]
+    elif options.lab_command in ("cut", "mend"):
+        rest = [options.ends[0], *(["->"] if options.one_way else []), options.ends[1]]
+    else:
+        rest = [options.host]
+    return shlex.join([options.lab_command, *rest])
 
 
 def _up(lab: Lab, options: argparse.Namespace) -> int:
@@ -126,18 +127,3 @@ def _shown(status: dict[str, object]) -> str:
         lines.append(f"  {name:15} {', '.join(words):30} {' '.join(host['addresses'])}")  # type: ignore[arg-type]
     cuts: list[str] = status["cuts"]  # type: ignore[assignment]
     return "\n".join([*lines, *(f"  cut: {cut}" for cut in cuts)])
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="failover lab", description="several real hosts on this machine")
-    fill(parser)
-    options = parser.parse_args()
-    try:
-        return int(options.run(options))
-    except FailoverError as error:
-        print(f"failover: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
-        return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

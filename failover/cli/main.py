@@ -13,7 +13,7 @@ from pathlib import Path
 
 from failover import __version__
 from failover.cli import cluster, demo, explain, lab, operate, status
-from failover.errors import FailoverError
+from failover.errors import Denied, FailoverError
 
 EXIT_CODES = """exit codes: 0 done · 1 failed · 2 bad input · 3 refused as unsafe · 4 cannot be done now
             5 unreachable · 6 denied"""
@@ -29,6 +29,9 @@ def main() -> None:
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"failover: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(Denied.exit_code if isinstance(error, PermissionError) else FailoverError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -50,7 +50,10 @@ def perform(lab: Lab, event: str) -> None:
 
 def begin(lab: Lab, event: str) -> Later | None:
     """Begin one event. Raises BadInput for a word that is unknown or that no lab can do."""
-    word, *words = shlex.split(event)
+    try:
+        word, *words = shlex.split(event)
+    except ValueError as error:
+        raise BadInput(f"'{event}' is no event: {error}") from error
     if word in _COMMANDS:
         _command(lab, [word, *words])
         return None

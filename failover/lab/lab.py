@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.command import CommandFailed, Done, run
+from agents.supervisor import replace_file
 from failover.errors import BadInput, FailoverError, Refused, Unreachable
 from failover.lab import cgroups, identity, network, services
 from failover.lab.cgroups import Group
@@ -41,7 +42,7 @@ class Lab:
         self.place = Place(name, base)
         self.switch = Switch(self.place.switch)
         self.hosts: dict[str, Host] = {}
-        if self.place.description.exists():
+        with suppress(OSError, ValueError):  # a lab that was never described has no hosts
             self._know(json.loads(self.place.description.read_text()))
 
     @property
@@ -71,7 +72,7 @@ class Lab:
                 raise Refused(f"lab {self.place.name} is up", hint=f"failover lab down --name {self.place.name}")
             self._clear()
             try:
-                self.place.description.write_text(json.dumps(wanted, indent=2))
+                replace_file(self.place.description, json.dumps(wanted, indent=2))
                 self._know(wanted)
                 self._found(text, addresses)
                 self._boot(lock)
