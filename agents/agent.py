@@ -3,7 +3,8 @@
     while it lives:   renew the lease · tell the guard · reconcile · begin the steps · report · wait for a change
 
 Rule 1: the lease counts from the sending of the newest renewal that ZooKeeper acknowledged (failover/timing.py).
-        A lease that the guard has not taken is none: nothing is started that nobody would freeze.
+        What runs is frozen at its end by the guard and by the agent. But nothing is started or thawed on a lease that
+        the guard has not taken: the agent may be the next to die.
 Rule 2: while the store is not fresh nothing is begun but the freeze at the lease's end: what was told may be old.
 Rule 3: the agent keeps nothing that it could not read again; killed at any moment, the next one goes on.
 Rule 4: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agents.reconcile import describe, reconcile
-from agents.steps import Seen, Step
+from agents.steps import Seen, Start, Step, Thaw
 from failover import __version__
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
@@ -82,15 +83,14 @@ class Agent:
             return timing.renew_s
         if fresh and self._machine.hold(until, told):
             self._held = until
-        held = min(until, self._held)
         seen = self._machine.observe(told.cluster.vservers)
-        if fresh or now >= held:
-            self._begin(reconcile(told, seen, held if fresh else float("-inf"), now))
+        if fresh or now >= until:
+            self._begin(reconcile(told, seen, until if fresh else float("-inf"), now), guarded=now < self._held)
         if fresh:
             self._report(describe(told, seen, now, version=__version__), now)
         else:
             self._machine.live()
-        return timing.renew_s if now >= held else min(timing.renew_s, held - now)
+        return timing.renew_s if now >= until else min(timing.renew_s, until - now)
 
     def _terms(self) -> tuple[Timing, float]:
         """The timing of the session that ZooKeeper granted; the end of the lease, in the past when there is none."""
@@ -119,9 +119,10 @@ class Agent:
             log.warning("%s", text)
         self._troubled = text
 
-    def _begin(self, steps: tuple[Step, ...]) -> None:
+    def _begin(self, steps: tuple[Step, ...], *, guarded: bool) -> None:
         for step in steps:
-            self._machine.begin(step)
+            if guarded or not isinstance(step, Start | Thaw):
+                self._machine.begin(step)
 
     def _report(self, report: Report, now: float) -> None:
         """Say what is new at once, and what only got older now and then."""
