@@ -41,7 +41,7 @@ SERVICES = {
     "sshd": Service(lambda _host, _python: ["/usr/sbin/sshd", "-D", "-e", "-f", f"{ETC}/sshd_config"]),
     "zookeeper": Service(lambda _host, _python: ensemble.command(ZOOKEEPER), only="store"),
     "spawner": Service(lambda _host, python: [python, "-I", "-m", "agents.isolation.spawner"]),
-    "guard": Service(_guard),
+    "guard": Service(_guard, rest_s=0.1),  # within the lease: else it finds it over and freezes
     "leader": Service(lambda host, python: [python, "-m", "failover.leader", "--host", host]),
 }
 ALL = tuple(SERVICES)
