@@ -191,6 +191,8 @@ def _refuse_losses(view: View, new: Cluster) -> None:
         seen = report.vservers.get(name) if report else None
         if kept is None and seen is not None and seen.state in (State.RUNNING, State.FROZEN):
             reasons.append(f"{name} runs on {word.owner} (first: failover stop {name})")
+        elif kept is not None and word.target is not None and word.target not in kept.hosts:
+            reasons.append(f"{name} is being moved to {word.target} right now (wait until it is there)")
         elif kept is not None and word.owner not in kept.hosts:
             reasons.append(f"{name} is owned by {word.owner} (first: failover move {name} {kept.primary})")
     if reasons:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from failover.cli.arguments import seconds
 from failover.errors import BadInput, Refused
 from failover.model import Assignment, HostIntent, MoveWish, State, View, VserverIntent, Want
 
@@ -43,7 +44,7 @@ def _command(commands: Commands, name: str, help_: str, run: Callable[[Namespace
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_)
     parser.add_argument("--no-wait", action="store_true", help="return once the wish is written")
     parser.add_argument(
-        "--timeout", type=float, default=600.0, metavar="S", help="wait so long (default: %(default)g s)"
+        "--timeout", type=seconds, default=600.0, metavar="S", help="wait so long (default: %(default)g s)"
     )
     parser.set_defaults(run=run)
     return parser

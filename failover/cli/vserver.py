@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from failover.cli.arguments import seconds
 from failover.errors import BadInput, Denied, FailoverError, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = _command(commands, name, help_, run, forceable=True)
         command.add_argument(
-            "--timeout", type=_seconds, default=30.0, metavar="S", help="kill it after this (default: %(default)g s)"
+            "--timeout", type=seconds, default=30.0, metavar="S", help="kill it after this (default: %(default)g s)"
         )
     status = _command(commands, "status", "does it run?", _status)
     status.add_argument("--json", action="store_true")
@@ -117,13 +118,6 @@ def _command(
         parser.add_argument("--force", action="store_true", help="even if the cluster manages it")
     parser.set_defaults(run=run, command=name)
     return parser
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(text)
-    return seconds
 
 
 # --- build ------------------------------------------------------------------------------------------------------------

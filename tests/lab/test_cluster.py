@@ -6,6 +6,7 @@ One lab serves all tests of this file; each begins with everything up, v1 runnin
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,12 @@ from tests.lab.conftest import left_of
 pytestmark = [pytest.mark.needs("root", "java", "rsync", "sshd", "nft", "btrfs", "busybox"), pytest.mark.timeout(300)]
 
 NAME = f"t{os.getpid()}-cluster"
+SRVR = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 2181)) as server:
+    server.sendall(b"srvr")
+    print(server.makefile().read())
+"""
 DAEMONS = ("agent", "guard", "leader", "spawner", "sshd", "zookeeper")
 
 
@@ -186,17 +193,28 @@ def test_stop_and_start(lab: Lab) -> None:
 
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_a_killed_daemon_stops_nothing_and_comes_back(lab: Lab, daemon: str) -> None:
-    source = owner_of(lab)
+    source, victim = owner_of(lab), host_of(lab, daemon)
     before, epoch = first_process(lab, source), sample.status(lab)["vservers"][sample.NAME]["epoch"]
-    killed = lab.host(source).service(daemon)
-    faults.kill_service(lab, daemon, source)
-    sample.await_(daemon, lambda: lab.host(source).service(daemon) not in (None, killed))
+    killed = lab.host(victim).service(daemon)
+    faults.kill_service(lab, daemon, victim)
+    sample.await_(daemon, lambda: lab.host(victim).service(daemon) not in (None, killed))
     write(lab, source, "/root/after", daemon)
     sample.await_("settled cluster", lambda: settled(lab))
     now = time.time()
     sample.await_("the next round", lambda: shipped_since(lab, now))
     assert first_process(lab, source) == before
     assert sample.status(lab)["vservers"][sample.NAME]["epoch"] == epoch
+
+
+def host_of(lab: Lab, daemon: str) -> str:
+    """Where it matters most: the leading leader, ZooKeeper's own leader, and the others beside the vserver."""
+    if daemon == "leader":
+        return str(sample.status(lab)["leader"])
+    if daemon == "zookeeper":
+        addresses = {name: lab.host(name).addresses[0].split("/")[0] for name in lab.real_hosts}
+        modes = {name: lab.exec("client", [sys.executable, "-c", SRVR, to]).stdout for name, to in addresses.items()}
+        return next(name for name, mode in modes.items() if b"Mode: leader" in mode)
+    return owner_of(lab)
 
 
 def test_a_killed_rsync_is_followed_by_another(lab: Lab) -> None:
