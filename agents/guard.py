@@ -10,7 +10,8 @@ Rule 1: a vserver that was ever named is frozen at the end that the last word na
 Rule 2: a word counts when the fence has it and the state is written; else it is refused and the old ends stand.
 Rule 3: all that it must know is in guard.json; killed at any moment, the next one freezes first what is overdue.
 Rule 4: told to end (SIGTERM) it ends the agent, and stays until every end has come and all is frozen: nobody else would
-        see to it. Only when a successor follows at once (SIGUSR1, an upgrade) it leaves before, and all as it is.
+        see to it. So stopping it for good freezes what runs here. Only when a successor follows at once (SIGUSR1, an
+        upgrade) it leaves as soon as the agent has ended, and the vservers, the state and the fence as they are.
 Rule 5: it thaws only at a word, and kills no vserver: that is the agent's.
 Rule 6: only the standard library and a few small files of ours: what breaks the agent's libraries does not break this.
 Rule 7: no other program and no cgroup holds up an end: all are frozen before one is waited for, and nft ends in time.
@@ -48,9 +49,15 @@ LEAD_S = 0.02  # freezing begins so long before the end
 LONGEST_S = 60.0  # a word for longer is an error: no lease is as long
 FENCE_S = 0.5  # at most, for one change of the fence
 LOOK_AGAIN_S = 0.05  # a start that was under way at the end may appear after it
+LATE_S = 1.0  # but not so long after it
 CONFIRM_S = 0.01  # for the kernel's word that one is frozen; without it, later again
 FORGET_S = 60.0  # after the end, when nothing runs any more
 TURN_S = 0.25  # at most, between two turns
+
+SIGNALS = (
+    "SIGTERM: end the agent, and leave when every lease is over and all is frozen. "
+    "SIGUSR1: leave all as it is, for a guard that follows at once."
+)
 
 log = logging.getLogger("failover.guard")
 
@@ -86,12 +93,14 @@ class Keeper:
     def obey(self, word: Word) -> None:
         """Raises FailoverError when the word cannot be kept; then nothing has changed."""
         now, until = boot_time(), word.until
-        if until is None or word == self._kept:
+        if until is None:
             return
         if until - LEAD_S <= now:
             raise Refused("the word came after the end that it gives")
         if until > now + LONGEST_S:
             raise Refused(f"no lease is longer than {LONGEST_S:g} s")
+        if word == self._kept:
+            return
         kept = {name: end for name, end in self._ends.items() if name not in word.released}
         ends = kept | {name: End(until, mac) for name, mac in word.vservers.items()}
         try:
@@ -117,13 +126,15 @@ class Keeper:
         self._forget([name for name in due if self._ends[name].until + FORGET_S < now])
 
     def over(self) -> bool:
-        """Whether every end has come, and nothing of what was named runs."""
+        """Whether every end is past, also for a start that was under way, and nothing of what was named runs."""
         now = boot_time()
-        return all(end.due(now) and not self._runs(name) for name, end in self._ends.items())
+        return all(now > end.until + LATE_S and not self._runs(name) for name, end in self._ends.items())
 
     def _runs(self, name: str) -> bool:
-        group = cgroup.of(name)
-        return group.exists() and cgroup.populated(group) and not cgroup.frozen(group)
+        with self._reporting(name):
+            group = cgroup.of(name)
+            return cgroup.populated(group) and not cgroup.frozen(group)
+        return True
 
     def wait_s(self) -> float:
         """Until `enforce` has something to do."""
@@ -291,7 +302,9 @@ def _harden() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="failover-guard", description="end what runs here when its lease ends")
+    parser = argparse.ArgumentParser(
+        prog="failover-guard", description="end what runs here when its lease ends", epilog=SIGNALS
+    )
     parser.add_argument("--agent", default="", help="the agent's command line, which is started and kept running")
     parser.add_argument("--agent-silence", type=float, default=5.0, metavar="SECONDS", help="then it is killed (5)")
     parser.add_argument("--directory", type=Path, default=SOCKET.parent, help="socket and state (%(default)s)")

@@ -22,12 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from failover.errors import BadInput
-from failover.model import Network, frozen_map
+from failover.model import NAME, Network, frozen_map
 
 SOCKET = Path("/run/failover/guard.sock")
 ANSWER_S = 0.25  # the guard changes the fence before it answers: 10 ms, on a busy machine 50
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _DEVICE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -83,9 +82,9 @@ def decode(data: bytes) -> Word:
         raise BadInput(f"not a word of the lease: {data[:80]!r}") from error
     if isinstance(until, bool) or not isinstance(until, int | float) or until != until:
         raise BadInput(f"until is no time: {until!r}")
-    if not isinstance(vservers, dict) or not all(_is(_NAME, n) and _is(_MAC, a) for n, a in vservers.items()):
+    if not isinstance(vservers, dict) or not all(_is(NAME, n) and _is(_MAC, a) for n, a in vservers.items()):
         raise BadInput("vservers must map names to MAC addresses")
-    if not isinstance(released, list) or not all(_is(_NAME, name) and name not in vservers for name in released):
+    if not isinstance(released, list) or not all(_is(NAME, name) and name not in vservers for name in released):
         raise BadInput("released must be names of others")
     if not isinstance(network, dict) or len(network) != 1 or not network.keys() <= {"device", "bridge"}:
         raise BadInput("network must be a device or a bridge")

@@ -14,6 +14,7 @@ Rule 3: a clock is named where it is stored: `_at` is wall-clock time for people
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,9 @@ from typing import TypeVar
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+
+# What a vserver may be called. The name is also that of directories; in one of them lies spawner.sock.
+NAME = re.compile(r"(?!spawner\.sock\Z)[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,62}")
 
 
 def frozen_map(mapping: Mapping[_K, _V] | None = None) -> Mapping[_K, _V]:

@@ -82,7 +82,7 @@ def _decide(view: View, vserver: Vserver) -> Change | Hold | None:
     if want is Want.IGNORED:
         return None
     now = replace(now, want=want)  # a wish that is obeyed takes it along in one change
-    if now.failed_on and intent.cleared_epoch >= now.epoch:
+    if now.failed_on and intent.cleared_epoch >= now.epoch and wish is None:
         return _assign(view, replace(now, failed_on=()), "an operator says: try again")
     return _owned(view, vserver, now, intent, wish)
 

@@ -89,6 +89,17 @@ def test_the_fence_stops_only_what_is_under_the_lease_and_not_held(fenced: Fence
 
 @pytest.mark.needs("root", "nft")
 @FORMS
+def test_what_is_released_passes_also_after_its_end(fenced: Fenced) -> None:
+    fenced.guard.start()
+    until = fenced.guard.hold(1.0, "v1", "v2", form=fenced.form)
+    assert fenced.guard.says(until, {"v2": network.mac_of("v2")}, fenced.form, released=("v1",))
+    assert eventually(lambda: boot_time() > until)
+    assert fenced.reach(101) == {True}
+    assert fenced.reach(102, timeout_s=0.2) == {False}
+
+
+@pytest.mark.needs("root", "nft")
+@FORMS
 def test_the_fence_closes_by_itself_while_the_guard_does_not_run(fenced: Fenced) -> None:
     fenced.guard.start()
     fenced.guard.hold(30, "v2", form=fenced.form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -47,6 +48,9 @@ REFUSED = {
     "until as text": '{"until": "1", "vservers": {}, "network": {"device": "eth0"}}',
     "until as truth": '{"until": true, "vservers": {}, "network": {"device": "eth0"}}',
     "until that is no number": '{"until": NaN, "vservers": {}, "network": {"device": "eth0"}}',
+    "a name that no vserver may have": (
+        '{"until": 1, "vservers": {"a..b": "02:fa:10:00:00:01"}, "network": {"bridge": "br0"}}'
+    ),
     "a path as a name": '{"until": 1, "vservers": {"../v1": "02:fa:10:00:00:01"}, "network": {"bridge": "br0"}}',
     "a rule as a MAC address": '{"until": 1, "vservers": {"v1": "02 }; flush ruleset"}, "network": {"bridge": "br0"}}',
     "a rule as a device": '{"until": 1, "vservers": {}, "network": {"device": "eth0\\" drop"}}',
@@ -199,6 +203,20 @@ def test_a_guard_that_is_told_to_end_stays_until_all_is_frozen(guard: Guard, v1:
 
 
 @pytest.mark.needs("root", "nft")
+def test_a_guard_that_is_told_to_end_waits_for_a_start_that_was_under_way(guard: Guard) -> None:
+    guard.start()
+    until = guard.hold(0.5, f"{guard.directory.name}-v3")
+    os.kill(guard.pid, signal.SIGTERM)
+    assert eventually(lambda: boot_time() > until)
+    late = Vserver(guard.directory, "v3", late=True)
+    try:
+        assert guard.end(signal.SIGTERM) == 0
+        assert eventually(lambda: cgroup.populated(late.group) and late.frozen)
+    finally:
+        late.close()
+
+
+@pytest.mark.needs("root", "nft")
 def test_what_is_released_is_left_alone(guard: Guard, v1: Vserver, v2: Vserver) -> None:
     guard.start()
     until = guard.hold(1.0, v1, v2)
@@ -228,6 +246,7 @@ def test_a_word_that_cannot_be_kept_changes_nothing(guard: Guard, v1: Vserver) -
     assert not guard.says(boot_time() + 3600, macs)
     assert eventually(lambda: v1.frozen)
     assert max(v1.beats()) < until
+    assert not guard.says(until, macs), "the same word again, but its end is past"
 
 
 @pytest.mark.needs("root", "nft")

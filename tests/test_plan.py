@@ -96,6 +96,15 @@ CASES: dict[str, tuple[View, tuple[str, str | None, Kind] | str | None]] = {
         view(word=owned(), lost=("alpha",), says={"alpha": VserverReport(State.RUNNING, 7)}),
         "hold: .*the last owner never said how old it is",
     ),
+    "an operator who accepts the loss overrules what failed before": (
+        view(
+            word=owned(failed_on=("gamma",)),
+            lost=("alpha",),
+            age={"beta": 90.0, "gamma": 91.0},
+            intent=VserverIntent(move=MoveWish("gamma", 7, accept_loss=True), cleared_epoch=7),
+        ),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
     "a stopped vserver changes its owner with its host": (
         view(word=owned(want=Want.STOPPED), lost=("alpha",), vserver=replace(V1, want=Want.STOPPED)),
         ("beta", None, Kind.TAKEOVER),

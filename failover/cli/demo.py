@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from failover.lab.lab import Lab
     from failover.lab.writer import Writer
 
+LOCK = Path("/run/failover-demo.lock")  # held by the demo that runs
+
 WHAT = {
     "cut": "the power of {source} is cut",
     "noticed": "its ZooKeeper session is over: its lease ended before that",
@@ -65,11 +67,12 @@ def _demo(options: Namespace) -> int:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    with Path("/run/failover-demo.lock").open("w") as lock:
+    with LOCK.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Refused("a demo is running on this machine already", hint="wait until it is done") from error
+            hint = "wait until it is done, or take its lab away: failover lab down --name demo"
+            raise Refused("a demo is running on this machine already", hint=hint) from error
         yield
 
 

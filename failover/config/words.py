@@ -10,13 +10,11 @@ import re
 
 from failover.config import units
 from failover.config.problem import Misread, quoted
+from failover.model import NAME
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
-# A name is also a directory's: those that keep records of vservers refuse what this does not let pass.
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,62}")
-_TAKEN = "spawner.sock"  # lies beside them
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _DEVICE = re.compile(r"[^\s/:]{1,15}")
 _CRON_FIELD = r"[0-9A-Za-z*,/-]+"
@@ -28,7 +26,7 @@ _SMTP_PORT = 25
 
 
 def name(text: str) -> str:
-    if not _NAME.fullmatch(text) or text == _TAKEN:
+    if not NAME.fullmatch(text):
         raise Misread(
             f"{quoted(text)} is not a name",
             "up to 63 letters, digits, '_', '-' and single dots, the first a letter or a digit",

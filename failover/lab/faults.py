@@ -51,7 +51,7 @@ def perform(lab: Lab, event: str) -> None:
 def begin(lab: Lab, event: str) -> Later | None:
     """Begin one event. Raises BadInput for a word that is unknown or that no lab can do."""
     try:
-        word, *words = shlex.split(event)
+        word, *words = shlex.split(event) or [""]
     except ValueError as error:
         raise BadInput(f"'{event}' is no event: {error}") from error
     if word in _COMMANDS:

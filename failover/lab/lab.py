@@ -42,7 +42,7 @@ class Lab:
         self.place = Place(name, base)
         self.switch = Switch(self.place.switch)
         self.hosts: dict[str, Host] = {}
-        with suppress(OSError, ValueError):  # a lab that was never described has no hosts
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # not described: it has no hosts
             self._know(json.loads(self.place.description.read_text()))
 
     @property
@@ -240,11 +240,12 @@ class Lab:
     def _know(self, wanted: dict[str, Any]) -> None:
         """`wanted`: see _description."""
         machine = Machine(self.place, sys.executable, wanted["disk"], wanted["fs"], cgroups.of_this_machine())
-        self.hosts = {}
+        hosts = {}
         for number, (name, own) in enumerate(wanted["hosts"].items()):
             store = number < identity.SERVERS
             runs = {} if name == CLIENT else services.of_host(wanted["services"], name, sys.executable, store=store)
-            self.hosts[name] = Host(machine, name, tuple(own), runs)
+            hosts[name] = Host(machine, name, tuple(own), runs)
+        self.hosts = hosts
 
     def _found(self, text: str, addresses: dict[str, str]) -> None:
         names = "127.0.0.1 localhost\n" + "".join(f"{address} {host}\n" for host, address in addresses.items())

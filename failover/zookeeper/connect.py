@@ -57,8 +57,10 @@ def read_credentials(path: Path = Path(CREDENTIALS)) -> str:
         raise BadInput(f"{path} does not exist", hint="failover init makes it; copy it to every host") from error
     except PermissionError as error:
         raise Denied(f"{path} may not be read", hint="run this as root") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (IsADirectoryError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not a file with the line user:password", hint="failover init makes it") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}", hint="zookeeper.credentials names it") from error
     if path.stat().st_mode & 0o077:
         raise Denied(f"{path} can be read by others than its owner", hint=f"chmod 600 {path}")
     return line
