@@ -1,0 +1,36 @@
+"""What probe and watch make of what they see: pure."""
+
+from __future__ import annotations
+
+import pytest
+
+from failover.lab.probe import Sample, outages
+from failover.lab.watch import source_of
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    {
+        "no failure, no outage, however slow": ((1.1, 2.9, 3.1), []),
+        "from the last answer before to the first answer after": ((1.1, None, None, 4.2), [(1.1, 4.2)]),
+        "two outages": ((1.1, None, 3.1, None, 5.1), [(1.1, 3.1), (3.1, 5.1)]),
+        "not over yet": ((1.1, None, None), [(1.1, 3.0)]),
+        "what was never there is no outage": ((None, None, 3.1), []),
+    }.values(),
+)
+def test_outages(answers: tuple[float | None, ...], expected: list[tuple[float, float]]) -> None:
+    samples = [Sample(float(number), answered, "") for number, answered in enumerate(answers, start=1)]
+    assert outages(samples) == expected
+
+
+@pytest.mark.parametrize(
+    ("frame", "source"),
+    {
+        "IPv4": (bytes(12) + b"\x08\x00" + bytes(12) + b"\x0a\x4d\x01\x01" + bytes(20), b"\x0a\x4d\x01\x01"),
+        "ARP": (bytes(12) + b"\x08\x06" + bytes(14) + b"\x0a\x4d\x01\x01" + bytes(20), b"\x0a\x4d\x01\x01"),
+        "IPv6": (bytes(12) + b"\x86\xdd" + bytes(8) + bytes(range(16)) + bytes(20), bytes(range(16))),
+        "something else": (bytes(12) + b"\x88\xcc" + bytes(40), None),
+    }.values(),
+)
+def test_the_source_of_a_frame(frame: bytes, source: bytes | None) -> None:
+    assert source_of(frame) == source
