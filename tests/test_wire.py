@@ -65,7 +65,9 @@ RECORDS: dict[str, object] = {
     "a wish to move anywhere": VserverIntent(move=MoveWish(None, 7)),
     "no wish": VserverIntent(),
     "a drain": HostIntent(True, "new disks", "ann", 1795469236.594),
-    "an assignment": Assignment("web1", "alpha", 9, Want.STOPPED, "β", Kind.TAKEOVER, "β", True, because="x", at=1.25),
+    "an assignment": Assignment(
+        "web1", "alpha", 9, Want.STOPPED, "β", True, Kind.TAKEOVER, "β", True, ("γ",), because="x", at=1.25
+    ),
     "a first assignment": Assignment("web1", "alpha", 1),
     "holds": wire.Holds((Hold("web1", "its owner may still run it", "wait"), Hold("alpha", "drained"))),
     "no holds": wire.Holds(),
