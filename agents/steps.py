@@ -43,7 +43,6 @@ class SeenVserver:
     networked: bool = False  # its network is prepared: its addresses may answer, whatever its processes do
     busy: tuple[str, ...] = ()  # names of the steps under way: "start", "stop", "ship hostB"
     replica: Replica | None = None
-    generation: int = 0  # of the live tree: the last one that was made from it, or that it was promoted from
     shipped: Mapping[str, Shipped] = field(default_factory=frozen_map)
     failed: Mapping[str, tuple[int, str]] = field(default_factory=frozen_map)  # step name -> (epoch, why)
     marks: Mapping[str, float] = field(default_factory=frozen_map)  # wall clock: begun, promoted, address, started

@@ -80,11 +80,6 @@ class _Plan:
         return sum(entry.blocks for entry in self.change.changed.values() if entry.kind == FILE) * _BLOCK
 
 
-def generation(name: str, vservers: Path = VSERVERS) -> int:
-    """The newest generation that was begun from the live tree, or that it was promoted from."""
-    return Place(name, vservers).load().generation
-
-
 def ship(
     vserver: Vserver,
     source_tree: Path,
