@@ -20,15 +20,19 @@ EXIT_CODES = """exit codes: 0 done · 1 failed · 2 bad input · 3 refused as un
 
 
 def main() -> None:
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     options = parser().parse_args()
     try:
-        sys.exit(options.run(options) or 0)
+        code = options.run(options) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except FailoverError as error:
         print(f"failover: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # `failover history | head`: whoever reads has heard enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         print(f"failover: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(Denied.exit_code if isinstance(error, PermissionError) else FailoverError.exit_code)
