@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from failover.model import Replica, State, Vserver, frozen_map
+from failover.model import Capacity, Replica, State, Vserver, frozen_map
 
 
 class Tree(StrEnum):
@@ -35,6 +35,15 @@ class Shipped:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """One time that it failed: a start that came to nothing, an end that nobody asked for, a failing health check."""
+
+    epoch: int  # the word that it ran or was to run under
+    at: float  # boot time
+    because: str = ""
+
+
+@dataclass(frozen=True)
 class SeenVserver:
     state: State = State.STOPPED
     tree: Tree = Tree.NONE
@@ -46,11 +55,16 @@ class SeenVserver:
     shipped: Mapping[str, Shipped] = field(default_factory=frozen_map)
     failed: Mapping[str, tuple[int, str]] = field(default_factory=frozen_map)  # step name -> (epoch, why)
     marks: Mapping[str, float] = field(default_factory=frozen_map)  # wall clock: begun, promoted, address, started
+    failures: tuple[Failure, ...] = ()  # the newest last; bounded
+    failing: str = ""  # why its health checks fail now
+    by_hand: bool = False  # it runs, and not because this agent started it
 
 
 @dataclass(frozen=True)
 class Seen:
     vservers: Mapping[str, SeenVserver] = field(default_factory=frozen_map)
+    leaving: bool = False  # this host is being shut down in order
+    capacity: Capacity = field(default_factory=Capacity)
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,20 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Capacity:
+    """What a host has for vservers. None: not declared, so what its agent measured counts."""
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True)
 class Host:
     name: str
     address: str
     network: Network = Network(device="eth0")
     tags: tuple[str, ...] = ()
+    capacity: Capacity = Capacity()
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,59 @@ class Sync:
     snapshot: str = "auto"
 
 
+class Placement(StrEnum):
+    """Which of the hosts that may run a vserver is tried first."""
+
+    ORDERED = "ordered"  # the first as written
+    ROOMIEST = "roomiest"  # the one with most free memory
+    FRESHEST = "freshest"  # the one with the newest replica
+
+
+class Stale(StrEnum):
+    """What becomes of a vserver whose replicas are all older than its max_data_loss."""
+
+    ASK = "ask"
+    TAKE = "take"  # the newest is started
+
+
+class Shutdown(StrEnum):
+    """What becomes of a vserver when its host is shut down in order."""
+
+    MOVE = "move"
+    KEEP = "keep"  # it is stopped, waits for its host, and is taken over after `keep_s`
+    STOP = "stop"  # it is stopped, and waits for its host
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A vserver that fails is started again here `local` times, then moved `moves` times, then it is in error; what
+    happened longer than `within_s` ago does not count."""
+
+    local: int = 2
+    moves: int = 1
+    within_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Needs:
+    memory_bytes: int = 0
+    cpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A health check: exactly one of `tcp` (a port), `http` (a web address), `command`."""
+
+    tcp: int | None = None
+    http: str | None = None
+    command: tuple[str, ...] = ()
+    inside: bool = False  # the command runs in the vserver
+    expect: int = 200  # the HTTP status
+    every_s: float = 5.0
+    timeout_s: float = 1.0
+    fails: int = 3  # so many failures in a row make it failing
+
+
 @dataclass(frozen=True)
 class Vserver:
     name: str
@@ -79,6 +141,21 @@ class Vserver:
     want: Want = Want.STARTED
     sync: Sync = Sync()
     max_data_loss_s: float = 60.0
+    when_stale: Stale = Stale.ASK
+    stale_wait_s: float = 0.0  # so long the owner is waited for before anybody is asked
+    placement: Placement = Placement.ORDERED
+    failback_s: float | None = None  # back to the primary once that has been healthy so long; None: never by itself
+    on_host_shutdown: Shutdown = Shutdown.MOVE
+    keep_s: float = 0.0
+    restart: Restart = Restart()
+    priority: int = 100
+    together_with: tuple[str, ...] = ()
+    apart_from: tuple[str, ...] = ()
+    prefer_together_with: tuple[str, ...] = ()
+    prefer_apart_from: tuple[str, ...] = ()
+    start_after: tuple[str, ...] = ()
+    needs: Needs = Needs()
+    checks: tuple[Check, ...] = ()
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -111,12 +188,15 @@ class MoveWish:
     target: str | None  # None: wherever it may run, but not where it is
     epoch: int
     accept_loss: bool = False  # start the target's replica as it is, however old
+    stay: bool = True  # it holds until the next failure; False: its way home may follow, as with a failback by hand
 
 
 @dataclass(frozen=True)
 class VserverIntent:
     want: Want | None = None  # None: as cluster.yaml says
     move: MoveWish | None = None
+    restart_epoch: int = 0  # stop it and start it again, if the assignment still has this epoch
+    removed: bool = False  # the manager has forgotten it; its processes and tree are left alone
     cleared_epoch: int = 0  # errors under this epoch and older are forgiven
     by: str = ""
     at: float = 0.0
@@ -125,6 +205,17 @@ class VserverIntent:
 @dataclass(frozen=True)
 class HostIntent:
     drained: bool = False
+    until_at: float | None = None  # the drain ends by itself then
+    vouched: int | None = None  # an operator vouches that the host is off, while its lease record has this version
+    reason: str = ""
+    by: str = ""
+    at: float = 0.0
+    store_at: float = 0.0  # filled in by the store when read: when this was said
+
+
+@dataclass(frozen=True)
+class ClusterIntent:
+    disarmed: bool = False  # the manager starts, stops and moves nothing
     reason: str = ""
     by: str = ""
     at: float = 0.0
@@ -134,6 +225,7 @@ class HostIntent:
 class Intents:
     vservers: Mapping[str, VserverIntent] = field(default_factory=frozen_map)
     hosts: Mapping[str, HostIntent] = field(default_factory=frozen_map)
+    cluster: ClusterIntent = ClusterIntent()
 
 
 # --- what the leader says ---------------------------------------------------------------------------------------------
@@ -166,6 +258,9 @@ class Assignment:
     source: str | None = None  # the owner before; after a move, until it runs, where it goes back to
     accept_loss: bool = False  # an operator accepted the age of the replica that is to be started
     failed_on: tuple[str, ...] = ()  # hosts that could not take it or start it: no move goes there by itself
+    failed_at: tuple[float, ...] = ()  # when it was moved because it failed
+    pinned: bool = False  # an operator put it there, or it was adopted: it stays until the next failure
+    again: bool = False  # wanted stopped only to be started again
     because: str = ""
     at: float = 0.0
     owned_at: float = 0.0  # since when the present owner has it
@@ -178,6 +273,14 @@ class Hold:
     subject: str
     because: str
     hint: str = ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the leader remembers between two looks at the cluster, and a new leader of the one before."""
+
+    losses: Mapping[str, tuple[float, ...]] = field(default_factory=frozen_map)  # per host, the newest last; bounded
+    disarmed: bool = False  # an operator's `disarm` has come into force
 
 
 @dataclass(frozen=True)
@@ -244,6 +347,8 @@ class VserverReport:
     handing_failed: str = ""  # why it could not be handed over; it runs on here
     shipments: Mapping[str, Shipment] = field(default_factory=frozen_map)
     marks: Mapping[str, float] = field(default_factory=frozen_map)  # wall clock: when the last start was how far
+    failing: str = ""  # why its health checks fail; empty when they do not
+    by_hand: bool = False  # it runs here, but this host's agent did not start it under any word
 
 
 @dataclass(frozen=True)
@@ -251,6 +356,8 @@ class Report:
     host: str
     vservers: Mapping[str, VserverReport] = field(default_factory=frozen_map)
     replicas: Mapping[str, Replica] = field(default_factory=frozen_map)
+    leaving: bool = False  # it is being shut down in order
+    capacity: Capacity = Capacity()  # as measured
     at: float = 0.0
     version: str = ""
     store_at: float = 0.0  # filled in by the store when read
@@ -272,6 +379,7 @@ class Lease:
     alive: bool
     version: int
     store_at: float  # the last renewal, on the store's clock
+    since_at: float = 0.0  # while alive: when its session began, on the store's clock
 
 
 @dataclass(frozen=True)
@@ -285,7 +393,9 @@ class View:
     assignments: Mapping[str, Assignment] = field(default_factory=frozen_map)
     intents: Intents = Intents()
     holds: tuple[Hold, ...] = ()  # as the leader last wrote them
+    memory: Memory = Memory()
     leader: str | None = None
+    led_at: float = 0.0  # when the present leader was elected, on the store's clock
 
 
 @dataclass(frozen=True)
@@ -295,3 +405,4 @@ class Told:
     host: str
     cluster: Cluster
     assignments: Mapping[str, Assignment]
+    disarmed: bool = False  # nothing is started or stopped; what runs and the syncing go on

@@ -16,9 +16,11 @@ from failover.errors import Refused
 from failover.model import (
     Assignment,
     Cluster,
+    ClusterIntent,
     HostIntent,
     Intents,
     Lease,
+    Memory,
     Report,
     Told,
     View,
@@ -30,7 +32,7 @@ Role = Literal["operator", "agent", "leader"]
 
 LAYOUT = (
     "cluster", "intent", "intent/vservers", "intent/hosts", "leader", "leader/epoch", "assignments", "holds", "history",
-    "leases", "alive", "reports",
+    "leases", "alive", "reports", "intent/cluster", "memory",
 )  # fmt: skip
 """What exists before anybody has said a word. A record that is empty has not been written yet."""
 
@@ -41,9 +43,9 @@ DIRECTORIES: Mapping[Role, tuple[str, ...]] = {
     "agent": ("assignments",),
 }
 FILES: Mapping[Role, tuple[str, ...]] = {
-    "operator": ("cluster", "holds"),
-    "leader": ("cluster", "holds"),
-    "agent": ("cluster",),
+    "operator": ("cluster", "holds", "memory", "intent/cluster"),
+    "leader": ("cluster", "holds", "memory", "intent/cluster"),
+    "agent": ("cluster", "memory"),
 }
 
 HISTORY_MAX = 1000
@@ -66,12 +68,19 @@ def view(nodes: Mapping[str, Node], now: float) -> View:
     alive = _names(nodes, "alive")
     holds, holder = nodes.get("holds"), nodes.get("leader/holder")
     reports = _records(nodes, "reports", Report)
+    hosts = _records(nodes, "intent/hosts", HostIntent)
     return View(
         cluster=cluster(nodes),
         now=now,
         leases=frozen_map(
             {
-                host: Lease(host, host in alive, nodes[f"leases/{host}"].version, nodes[f"leases/{host}"].at)
+                host: Lease(
+                    host,
+                    host in alive,
+                    nodes[f"leases/{host}"].version,
+                    nodes[f"leases/{host}"].at,
+                    nodes[f"alive/{host}"].at if host in alive else 0.0,
+                )
                 for host in _names(nodes, "leases")
             }
         ),
@@ -81,16 +90,22 @@ def view(nodes: Mapping[str, Node], now: float) -> View:
         assignments=frozen_map(_records(nodes, "assignments", Assignment)),
         intents=Intents(
             vservers=frozen_map(_records(nodes, "intent/vservers", VserverIntent)),
-            hosts=frozen_map(_records(nodes, "intent/hosts", HostIntent)),
+            hosts=frozen_map(
+                {host: replace(intent, store_at=nodes[f"intent/hosts/{host}"].at) for host, intent in hosts.items()}
+            ),
+            cluster=_single(nodes, "intent/cluster", ClusterIntent),
         ),
         holds=_decoded(wire.Holds, holds.data, "holds").holds if holds and holds.data else (),
+        memory=_single(nodes, "memory", Memory),
         leader=_decoded(wire.Holder, holder.data, "leader/holder").name if holder else None,
+        led_at=holder.at if holder else 0.0,
     )
 
 
 def told(nodes: Mapping[str, Node], host: str) -> Told:
     """Raises Refused like `view`."""
-    return Told(host, cluster(nodes), frozen_map(_records(nodes, "assignments", Assignment)))
+    words = frozen_map(_records(nodes, "assignments", Assignment))
+    return Told(host, cluster(nodes), words, _single(nodes, "memory", Memory).disarmed)
 
 
 def newest(nodes: Mapping[str, Node]) -> float:
@@ -114,6 +129,12 @@ def applied(nodes: Mapping[str, Node]) -> wire.Applied:
     if record is None or not record.data:
         raise Refused("no cluster.yaml has been applied yet", hint="failover apply cluster.yaml")
     return _decoded(wire.Applied, record.data, "cluster")
+
+
+def _single(nodes: Mapping[str, Node], path: str, kind: type[_R]) -> _R:
+    """A record of which there is one; as it is by default while nobody has written it."""
+    record = nodes.get(path)
+    return _decoded(kind, record.data, path) if record and record.data else kind()
 
 
 def _names(nodes: Mapping[str, Node], directory: str) -> tuple[str, ...]:

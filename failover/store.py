@@ -4,10 +4,12 @@
     /failover/NAME/cluster              the operator   cluster.yaml as it was applied
     /failover/NAME/intent/vservers/V    the operator
     /failover/NAME/intent/hosts/H       the operator
+    /failover/NAME/intent/cluster       the operator
     /failover/NAME/leader/epoch         the leader     its version is checked by every commit
     /failover/NAME/leader/holder        the leader     ephemeral
     /failover/NAME/assignments/V        the leader
     /failover/NAME/holds                the leader
+    /failover/NAME/memory               the leader     what it remembers, and tells the agents (disarmed)
     /failover/NAME/history/N            the leader     events, bounded
     /failover/NAME/leases/H             the agent      rewritten by every renewal: its version is the proof
     /failover/NAME/alive/H              the agent      ephemeral: the session
@@ -27,7 +29,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from failover.model import Assignment, Cluster, Event, Hold, HostIntent, Report, Told, View, VserverIntent
+from failover.model import (
+    Assignment,
+    Cluster,
+    ClusterIntent,
+    Event,
+    Hold,
+    HostIntent,
+    Memory,
+    Report,
+    Told,
+    View,
+    VserverIntent,
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,8 @@ class Store(Protocol):
 
     def wish_host(self, host: str, change: Callable[[HostIntent], HostIntent]) -> HostIntent: ...
 
+    def wish_cluster(self, change: Callable[[ClusterIntent], ClusterIntent]) -> ClusterIntent: ...
+
     # the agent
     def told(self) -> Told: ...
 
@@ -106,4 +122,8 @@ class Store(Protocol):
 
     def hold(self, holds: Sequence[Hold]) -> None:
         """Replace what the leader shows as its holds; under its leadership, like a commit."""
+        ...
+
+    def remember(self, memory: Memory) -> bool:
+        """Replace what the leader remembers; under its leadership, like a commit."""
         ...

@@ -13,10 +13,12 @@ from failover.errors import Refused, Unreachable
 from failover.model import (
     Assignment,
     Cluster,
+    ClusterIntent,
     Event,
     Hold,
     Host,
     HostIntent,
+    Memory,
     Report,
     State,
     Vserver,
@@ -73,15 +75,25 @@ def test_what_each_writes_the_others_see(stores: Stores) -> None:
     operator, leader, agent = stores.opened[0], leading(stores), stores.fresh("agent", "alpha")
     operator.wish("web1", lambda wish: replace(wish, want=Want.STOPPED, by="ann"))
     operator.wish_host("beta", lambda wish: replace(wish, drained=True, reason="new disks"))
+    operator.wish_cluster(lambda wish: replace(wish, disarmed=True, reason="a new switch"))
     report = Report("alpha", frozen_map({"web1": VserverReport(State.RUNNING, 1)}), at=5.0)
     agent.report(report)
+    memory = Memory(frozen_map({"beta": (1.5,)}), disarmed=True)
+    assert leader.remember(memory)
     assert leader.commit(Change(assignments=(FIRST,), events=(Event("first", 1.0, "web1 starts on alpha"),)))
     leader.hold([Hold("web1", "because", "hint")])
-    stores.until(lambda: agent.told().assignments and "alpha" in leader.view().reports)
+    stores.until(
+        lambda: agent.told().assignments and agent.told().disarmed and "alpha" in leader.view().reports,
+    )
     for view in (operator.view(), leader.view()):
         assert view.cluster == CLUSTER
         assert view.intents.vservers["web1"] == VserverIntent(want=Want.STOPPED, by="ann")
-        assert view.intents.hosts["beta"] == HostIntent(drained=True, reason="new disks")
+        assert replace(view.intents.hosts["beta"], store_at=0.0) == HostIntent(drained=True, reason="new disks")
+        assert view.intents.hosts["beta"].store_at <= view.now
+        assert view.intents.cluster == ClusterIntent(disarmed=True, reason="a new switch")
+        assert view.memory == memory
+        assert view.leases["alpha"].since_at <= view.now
+        assert view.led_at <= view.now
         assert view.assignments == {"web1": FIRST}
         assert view.holds == (Hold("web1", "because", "hint"),)
         assert view.leader == "beta"
@@ -183,9 +195,11 @@ def test_a_deposed_leader_cannot_write(stores: Stores) -> None:
     stores.until(lambda: old.fresh)
     assert not old.commit(Change(assignments=(FIRST,)))
     old.hold([Hold("web1", "the old one's")])
+    assert not old.remember(Memory(disarmed=True))
     assert old.lead() is None
     assert new.commit(Change(assignments=(FIRST,)))
     assert new.view().holds == ()
+    assert new.view().memory == Memory()
 
 
 def test_a_leader_that_does_not_know_of_its_fall_cannot_write(stores: Stores) -> None:

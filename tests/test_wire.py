@@ -16,11 +16,13 @@ from failover.errors import Refused
 from failover.model import (
     Assignment,
     Cluster,
+    ClusterIntent,
     Event,
     Hold,
     Host,
     HostIntent,
     Kind,
+    Memory,
     MoveWish,
     Network,
     Replica,
@@ -61,14 +63,18 @@ CLUSTER = Cluster(
 
 RECORDS: dict[str, object] = {
     "the cluster and its text": wire.Applied(CLUSTER, "cluster: prod\n# «ü»\n"),
-    "a wish to move": VserverIntent(Want.STOPPED, MoveWish("β", 7, accept_loss=True), 3, "ann", 1.5),
+    "a wish to move": VserverIntent(
+        Want.STOPPED, MoveWish("β", 7, accept_loss=True, stay=False), cleared_epoch=3, by="ann", at=1.5
+    ),
     "a wish to move anywhere": VserverIntent(move=MoveWish(None, 7)),
     "no wish": VserverIntent(),
-    "a drain": HostIntent(True, "new disks", "ann", 1795469236.594),
+    "a drain": HostIntent(True, 1795469300.0, 41, "new disks", "ann", 1795469236.594),
     "an assignment": Assignment(
         "web1", "alpha", 9, Want.STOPPED, "β", True, Kind.TAKEOVER, "β", True, ("γ",), because="x", at=1.25
     ),
     "a first assignment": Assignment("web1", "alpha", 1),
+    "a disarm": ClusterIntent(True, "switch is replaced", "ann", 1.5),
+    "what the leader remembers": Memory(frozen_map({"β": (1.5, 2.0)}), disarmed=True),
     "holds": wire.Holds((Hold("web1", "its owner may still run it", "wait"), Hold("alpha", "drained"))),
     "no holds": wire.Holds(),
     "an event with facts": Event(
@@ -83,8 +89,8 @@ RECORDS: dict[str, object] = {
             }
         ),
         frozen_map({"db1": Replica(8, 2, True, ("/vservers/.replica/db1/salvage/1",))}),
-        9.75,
-        "0.1.0",
+        at=9.75,
+        version="0.1.0",
     ),
     "the leader": wire.Holder("alpha"),
     "a lease": wire.LeaseRecord(72057752503386113),

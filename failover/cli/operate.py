@@ -179,7 +179,7 @@ def _drain(options: Namespace) -> None:
         view = store.view()
         host = host_of(view, options.host)
         led(view)
-        store.wish_host(host, lambda _: HostIntent(True, options.reason, getpass.getuser(), time.time()))
+        store.wish_host(host, lambda _: HostIntent(True, reason=options.reason, by=getpass.getuser(), at=time.time()))
         owned = [word for word in view.assignments.values() if word.owner == host]
         print(f"{host} is drained; it owns {len(owned)} vservers")
         follow(store, options, [Awaited(word.vserver, word.epoch, lambda word: word.owner != host) for word in owned])
@@ -190,7 +190,7 @@ def _undrain(options: Namespace) -> None:
 
     with connected(options) as store:
         host = host_of(store.view(), options.host)
-        store.wish_host(host, lambda _: HostIntent(False, "", getpass.getuser(), time.time()))
+        store.wish_host(host, lambda _: HostIntent(by=getpass.getuser(), at=time.time()))
         print(f"{host} may run vservers again; nothing moves back by itself")
 
 

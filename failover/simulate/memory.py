@@ -14,7 +14,18 @@ from typing import TypeVar
 
 from failover import records, wire, writes
 from failover.errors import FailoverError, Refused, Unreachable
-from failover.model import Cluster, Event, Hold, HostIntent, Report, Told, View, VserverIntent
+from failover.model import (
+    Cluster,
+    ClusterIntent,
+    Event,
+    Hold,
+    HostIntent,
+    Memory,
+    Report,
+    Told,
+    View,
+    VserverIntent,
+)
 from failover.records import DIRECTORIES, FILES, HISTORY_MAX, LAYOUT, Node, Role
 from failover.store import Change, Store
 from failover.timing import PROFILES, Timing
@@ -254,9 +265,12 @@ class MemoryStore(Store):
     def wish_host(self, host: str, change: Callable[[HostIntent], HostIntent]) -> HostIntent:
         return self._wish(f"intent/hosts/{host}", HostIntent, change)
 
+    def wish_cluster(self, change: Callable[[ClusterIntent], ClusterIntent]) -> ClusterIntent:
+        return self._wish("intent/cluster", ClusterIntent, change)
+
     def _wish(self, path: str, kind: type[_R], change: Callable[[_R], _R]) -> _R:
         known = self._need().get(path)
-        wish = change(wire.decode(kind, known.data, where=path) if known else kind())
+        wish = change(wire.decode(kind, known.data, where=path) if known and known.data else kind())
         data = wire.encode(wish)
         if not self._write(Set(path, data, known.version) if known else Create(path, data)):
             raise Refused(f"{path} was changed meanwhile", hint="try again")
@@ -308,6 +322,13 @@ class MemoryStore(Store):
         return True
 
     def hold(self, holds: Sequence[Hold]) -> None:
-        data = wire.encode(wire.Holds(tuple(holds)))
-        if self._epoch is not None and self._need()["holds"].data != data:
-            self._write(Check("leader/epoch", self._epoch), Set("holds", data))
+        self._keep("holds", wire.Holds(tuple(holds)))
+
+    def remember(self, memory: Memory) -> bool:
+        return self._keep("memory", memory)
+
+    def _keep(self, path: str, record: object) -> bool:
+        data, known = wire.encode(record), self._need()[path].data
+        if self._epoch is None:
+            return False
+        return known == data or self._write(Check("leader/epoch", self._epoch), Set(path, data))

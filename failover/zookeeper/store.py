@@ -24,15 +24,27 @@ from pathlib import Path
 from typing import TypeVar
 
 from failover import records, wire, writes
-from failover.errors import BadInput, FailoverError, Refused, Unreachable, Unsafe
-from failover.model import Cluster, Event, Hold, HostIntent, Report, Told, View, VserverIntent
-from failover.records import HISTORY_MAX, LAYOUT, Node, Role
+from failover.errors import BadInput, FailoverError, Refused, Unreachable
+from failover.model import (
+    Cluster,
+    ClusterIntent,
+    Event,
+    Hold,
+    HostIntent,
+    Memory,
+    Report,
+    Told,
+    View,
+    VserverIntent,
+)  # fmt: skip
+from failover.records import HISTORY_MAX, Node, Role
 from failover.store import Change, Store
 from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set
 from failover.zookeeper import session as saved
 from failover.zookeeper.client import Client, Link
 from failover.zookeeper.mirror import Mirror
+from failover.zookeeper.protect import protect
 
 ROOT = "/failover"
 COMMAND_S = 5.0  # what a command waits for ZooKeeper
@@ -197,8 +209,9 @@ class ZooKeeperStore(Store):
     def _begin(self) -> None:
         """After every connection, and after every doubt (rule 2)."""
         link = self._link
-        self._secure()
+        protect(self._client, ROOT, self._root)
         if self._role == "agent":
+            self._client.make(self._path(f"reports/{self._host}"))
             self._claim(link)
         nodes = self._mirror.read_all()
         with self._lock:
@@ -215,20 +228,6 @@ class ZooKeeperStore(Store):
         if news and self._connected:
             _log.error("%s", error)
             self._tell()
-
-    def _secure(self) -> None:
-        """Make our subtree, and see to it that nobody else may touch it."""
-        for path in (ROOT, self._root):
-            is_open = self._client.is_open(path)
-            if is_open:
-                raise Unsafe(
-                    f"{path} in ZooKeeper may be used by others than the holders of our credentials",
-                    hint=f"remove it, or give it our ACL alone (setAcl -R {path} …), and then try again",
-                )
-            if is_open is None:
-                self._client.make(ROOT, self._root, *(self._path(path) for path in LAYOUT))
-        if self._role == "agent":
-            self._client.make(self._path(f"reports/{self._host}"))
 
     def _claim(self, link: int) -> None:
         """Write the lease record, and make `alive` with it if this session has none (rule 2)."""
@@ -313,7 +312,7 @@ class ZooKeeperStore(Store):
         data = wire.encode(wire.Applied(cluster, text))
         if len(data) > RECORD_MAX:
             raise BadInput(f"cluster.yaml is too large for ZooKeeper ({len(data)} bytes, {RECORD_MAX} are the limit)")
-        self._secure()
+        protect(self._client, ROOT, self._root)
         self._client.write(self._root, Set("cluster", data))
 
     def cluster_text(self) -> str:
@@ -327,13 +326,16 @@ class ZooKeeperStore(Store):
     def wish_host(self, host: str, change: Callable[[HostIntent], HostIntent]) -> HostIntent:
         return self._change(f"intent/hosts/{host}", HostIntent, change)
 
+    def wish_cluster(self, change: Callable[[ClusterIntent], ClusterIntent]) -> ClusterIntent:
+        return self._change("intent/cluster", ClusterIntent, change)
+
     def _change(self, relative: str, kind: type[_R], change: Callable[[_R], _R]) -> _R:
         self._need()
-        self._secure()
+        protect(self._client, ROOT, self._root)
         path = self._path(relative)
         for _ in range(WISH_TRIES):
             found = self._client.read((path,))[path]
-            wish = change(wire.decode(kind, found.data, where=relative) if found else kind())
+            wish = change(wire.decode(kind, found.data, where=relative) if found and found.data else kind())
             data = wire.encode(wish)
             write = Set(relative, data, found.version) if found else Create(relative, data)
             if self._client.write(self._root, write) is not None:
@@ -467,13 +469,25 @@ class ZooKeeperStore(Store):
         return True
 
     def hold(self, holds: Sequence[Hold]) -> None:
+        self._keep("holds", wire.Holds(tuple(holds)))
+
+    def remember(self, memory: Memory) -> bool:
+        return self._keep("memory", memory)
+
+    def _keep(self, path: str, record: object) -> bool:
+        """Replace one of the leader's own records, if it is different; False when the leadership is lost."""
         self._need()
-        data = wire.encode(wire.Holds(tuple(holds)))
-        shown = self._mirror.get("holds")
-        if self._epoch is None or (shown is not None and shown.data == data):
-            return
-        if self._client.write(self._root, Check("leader/epoch", self._epoch), Set("holds", data)) is not None:
-            self._mirror.read_again(("holds",))
+        data = wire.encode(record)
+        known = self._mirror.get(path)
+        if self._epoch is None:
+            return False
+        if known is not None and known.data == data:
+            return True
+        write = Create(path, data) if known is None else Set(path, data)
+        done = self._client.write(self._root, Check("leader/epoch", self._epoch), write) is not None
+        if done:
+            self._mirror.read_again((path,))
+        return done
 
     def _prune(self) -> None:
         """Outside the transaction: a history that is a little too long for a moment harms nobody."""
