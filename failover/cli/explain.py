@@ -46,7 +46,8 @@ def _line(event: Event) -> str:
 
 
 def _plan(options: Namespace) -> None:
-    from failover.cli.connect import connected, host_of
+    from failover.cli.connect import connected
+    from failover.orders import host_of
     from failover.plan import plan, without
 
     with connected(options) as store:
