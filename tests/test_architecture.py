@@ -79,9 +79,12 @@ def test_imports_respect_the_floors(path: Path) -> None:
             assert not [m for m in found for prefix in forbidden if inside(m, prefix)], f"{name} imports upward"
 
 
-@pytest.mark.parametrize("name", sorted(PURE))
-def test_pure_files_import_only_pure_files(name: str) -> None:
-    path = ROOT / (name.replace(".", "/") + ".py")
+PURE_FILES = [path for path in CODE if any(inside(name_of(path), pure) for pure in PURE)]
+
+
+@pytest.mark.parametrize("path", PURE_FILES, ids=name_of)
+def test_pure_files_import_only_pure_files(path: Path) -> None:
+    name = name_of(path)
     for module in imports(path):
         pure = (
             module == "failover" or any(inside(module, other) for other in PURE) or module.split(".")[0] in PURE_STDLIB

@@ -12,6 +12,7 @@ from failover.model import (
     HostIntent,
     Intents,
     Lease,
+    Memory,
     Replica,
     Report,
     Shipment,
@@ -48,10 +49,19 @@ def view(
     age: dict[str, float] | None = None,
     unreported: tuple[str, ...] = (),
     vserver: Vserver = V1,
+    vouched: tuple[str, ...] = (),
+    leaving: tuple[str, ...] = (),
+    drained_until: float | None = None,
+    undrained: dict[str, float] | None = None,
+    up_since: dict[str, float] | None = None,
+    gone_since: float = NOW,
+    led_at: float = 0.0,
+    memory: Memory | None = None,
 ) -> View:
     """v1 runs on alpha under epoch 7 with a fresh replica on beta and gamma, unless said otherwise.
 
-    `says`: what a host reports of v1. `age`: seconds, per backup, when alpha last reported.
+    `says`: what a host reports of v1. `age`: seconds, per backup, when alpha last reported. `gone_since`: when the
+    lost last renewed.
     """
     shipments = {host: Shipment(12, (age or {}).get(host, 1.0)) for host in ("beta", "gamma")}
     owner = word.owner if word else "alpha"
@@ -67,17 +77,27 @@ def view(
             host,
             vservers={"v1": said[host]} if host in said else {},
             replicas={"v1": replica} if (replica := held.get(host)) else {},
+            leaving=host in leaving,
             store_at=NOW,
         )
         for host in HOSTS
         if host not in unreported
     }
+    up = up_since or {}
+    hosts = {host: HostIntent(drained=True, until_at=drained_until) for host in drained}
+    hosts |= {host: HostIntent(vouched=40) for host in vouched}
+    hosts |= {host: HostIntent(store_at=at) for host, at in (undrained or {}).items()}
     return View(
         cluster(vserver),
         NOW,
-        leases={host: Lease(host, host not in lost, 40, NOW) for host in HOSTS},
+        leases={
+            host: Lease(host, host not in lost, 40, gone_since if host in lost else NOW, up.get(host, 0.0))
+            for host in HOSTS
+        },
         reports=reports,
         assignments={"v1": word} if word else {},
-        intents=Intents({"v1": intent} if intent else {}, {host: HostIntent(drained=True) for host in drained}),
+        intents=Intents({"v1": intent} if intent else {}, hosts),
+        memory=memory or Memory(),
         leader="beta",
+        led_at=led_at,
     )
