@@ -24,18 +24,19 @@ Rule 4: who has the higher priority decides first, but never before those that i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from failover.model import Assignment, Hold, Memory, MoveWish, Verdict, View, Vserver
 from failover.plan import decide, disarm, freshness
 from failover.plan import verdicts as judging
-from failover.plan.board import Board, alive, own_report, rank, wanted
+from failover.plan.board import Board, alive, intent_of, own_report, wanted
 from failover.plan.memory import remembered
+from failover.plan.order import in_order
 from failover.store import Change
 
 __all__ = [
-    "Plan", "alive", "judge", "judge_move", "own_report", "plan", "replica_age", "verdicts", "wanted", "without",
+    "Plan", "alive", "intent_of", "judge", "judge_move", "own_report", "plan", "replica_age", "verdicts", "wanted",
+    "without",
 ]  # fmt: skip
 
 
@@ -68,21 +69,6 @@ def plan(view: View) -> Plan:
         memory=replace(remembered(view), disarmed=disarm.in_force(board, mode, changes)),
         again_s=None if math.isinf(board.again_at) else max(0.0, board.again_at - view.now),
     )
-
-
-def in_order(vservers: Mapping[str, Vserver]) -> list[str]:
-    """By priority and name, each after those that it starts after."""
-    order: dict[str, None] = {}
-
-    def place(name: str, above: tuple[str, ...] = ()) -> None:
-        for before in vservers[name].start_after:
-            if before in vservers and before not in order and before not in above:
-                place(before, (*above, name))
-        order.setdefault(name)
-
-    for vserver in sorted(vservers.values(), key=rank):
-        place(vserver.name)
-    return list(order)
 
 
 def without(view: View, hosts: tuple[str, ...]) -> View:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from failover.model import (
     Assignment,
@@ -50,14 +50,29 @@ class Board:
         self.apart = _both_ways(view.cluster, "apart_from")
         self.moving_along: frozenset[str] = frozenset()  # they come along with the one that is being judged
         self._load: defaultdict[str, _Load] = defaultdict(_Load)
+        self._owned: defaultdict[str, list[str]] = defaultdict(list)  # as the view has it
         for word in self.words.values():
             self._weigh(word, 1)
+            self._owned[word.owner].append(word.vserver)
 
     def put(self, word: Assignment) -> None:
         if word.vserver in self.words:
             self._weigh(self.words[word.vserver], -1)
         self.words[word.vserver] = word
         self._weigh(word, 1)
+
+    def owned_by(self, host: str) -> list[str]:
+        return self._owned.get(host, [])
+
+    def having_lost(self, hosts: tuple[str, ...]) -> Board:
+        """A copy, on which these hosts have just been lost."""
+        other = Board.__new__(Board)
+        other.__dict__.update(self.__dict__)
+        gone = {host: replace(self.view.leases[host], alive=False) for host in hosts}
+        other.view = replace(self.view, leases={**self.view.leases, **gone})
+        other.words = dict(self.words)
+        other._load = defaultdict(_Load, {host: replace(load) for host, load in self._load.items()})
+        return other
 
     def later(self, at: float) -> None:
         """Something is to be decided at this moment of the store's clock."""
