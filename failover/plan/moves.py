@@ -135,6 +135,9 @@ def home(board: Board, vserver: Vserver, word: Assignment, report: VserverReport
     primary = vserver.primary
     if vserver.failback_s is None or word.owner == primary or word.pinned or report.state is not State.RUNNING:
         return None
+    mates = board.mates.get(vserver.name, ())
+    if any(board.wanted(mate) and rank(board.view.cluster.vservers[mate]) < rank(vserver) for mate in mates):
+        return None  # a set goes where the highest of it is at home
     due_at = max(board.free_since(primary), word.at) + vserver.failback_s
     if math.isinf(due_at) or board.now < due_at:
         board.later(due_at if not math.isinf(due_at) else board.now)
