@@ -57,6 +57,18 @@ CASES: dict[str, tuple[View, Awaited, bool, Answer]] = {
         False,
         Answer("v1 is stopped on alpha", True),
     ),
+    "stopped only to be started again": (
+        says(replace(NEXT, want=Want.STOPPED, again=True), State.STOPPED),
+        Awaited("v1", 7, lambda word: word.epoch > 7 and word.want is Want.STARTED),
+        False,
+        Answer("v1: why"),
+    ),
+    "what is ignored is left as it is, whatever that is": (
+        says(replace(NEXT, want=Want.IGNORED), State.ERROR),
+        Awaited("v1", 7, lambda word: word.want is Want.IGNORED),
+        False,
+        Answer("v1 is left alone", True),
+    ),
     "it was so already": (
         says(owned(want=Want.STOPPED), State.STOPPED),
         Awaited("v1", 7, lambda word: word.want is Want.STOPPED),
