@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from failover.cli.answer import Answer, answer_to
+from failover import orders
+from failover.cli.answer import Answer, answer_to, give
 from failover.model import Assignment, Hold, State, View, VserverReport, Want
 from failover.orders import Awaited
+from tests.orders import HEALTHY
+from tests.stores import InMemory
 from tests.views import owned, view
 
 NEXT = owned(epoch=8, because="why")
@@ -82,3 +85,26 @@ CASES: dict[str, tuple[View, Awaited, bool, Answer]] = {
 def test_answers(name: str) -> None:
     seen, wish, patient, expected = CASES[name]
     assert answer_to(seen, wish, patient=patient) == expected
+
+
+def test_an_order_is_written_with_who_gave_it_and_its_notice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    stores = InMemory()
+    leader = stores.fresh("leader", "alpha")
+    operator = stores.fresh("operator")
+    operator.apply(HEALTHY.cluster, "")
+    for order in (
+        orders.drain(HEALTHY, "alpha", reason="new memory"),
+        orders.stop(HEALTHY, "v1"),
+        orders.disarm(HEALTHY),
+    ):
+        give(operator, order)
+    written = leader.view().intents
+    assert (written.hosts["alpha"].drained, written.hosts["alpha"].reason) == (True, "new memory")
+    assert written.vservers["v1"].want is Want.STOPPED
+    assert written.cluster.disarmed
+    intents = (written.hosts["alpha"], written.vservers["v1"], written.cluster)
+    assert all(intent.by and intent.at for intent in intents)
+    assert capsys.readouterr().out.splitlines() == [
+        "alpha is drained; it owns 1 vservers",
+        "the manager starts, stops and moves nothing by itself until: failover arm",
+    ]
