@@ -62,7 +62,7 @@ def _line(event: Event) -> str:
 
 
 def _plan(options: Namespace) -> None:
-    from failover.cli.connect import host_of
+    from failover.orders import host_of
     from failover.plan import plan, without
 
     view = _seen(options)
