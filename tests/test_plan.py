@@ -174,6 +174,10 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(word=owned(), intent=VserverIntent(move=MoveWish("gamma", 7))),
         ("alpha", "gamma", Kind.FIRST),
     ),
+    "a move and a stop at once are one change": (
+        view(word=owned(), intent=VserverIntent(want=Want.STOPPED, move=MoveWish("gamma", 7))),
+        ("alpha", "gamma", Kind.FIRST),
+    ),
     "a wish for an older epoch is not obeyed": (
         view(word=owned(), intent=VserverIntent(move=MoveWish("gamma", 6))),
         None,
