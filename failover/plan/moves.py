@@ -153,7 +153,7 @@ def home(board: Board, vserver: Vserver, word: Assignment, report: VserverReport
 
 def judge_set(board: Board, vserver: Vserver, word: Assignment, host: str, *, by_itself: bool = False) -> Verdict:
     """Whether it, and all that must come along, may be handed over to `host`."""
-    mates = _companions(board, vserver, host)
+    mates = companions(board, vserver, host)
     board.moving_along = frozenset((vserver.name, *(mate.vserver for mate in mates)))
     try:
         verdict = judge_move(board, vserver, word, host, by_itself=by_itself)
@@ -168,7 +168,7 @@ def judge_set(board: Board, vserver: Vserver, word: Assignment, host: str, *, by
 
 def along(board: Board, vserver: Vserver, word: Assignment, target: str, because: str) -> Change:
     """It is to be handed over to `target`, and its set with it."""
-    mates = _companions(board, vserver, target)
+    mates = companions(board, vserver, target)
     changes = [assign(board, replace(word, target=target, unshipped=False), because)]
     for mate in mates:
         own = own_report(board.view, mate)
@@ -178,7 +178,7 @@ def along(board: Board, vserver: Vserver, word: Assignment, target: str, because
     return joined(changes)
 
 
-def _companions(board: Board, vserver: Vserver, host: str) -> list[Assignment]:
+def companions(board: Board, vserver: Vserver, host: str) -> list[Assignment]:
     """The words of those that must be where it is and are somewhere else, with an owner that can hand over."""
     mates = [board.words[name] for name in board.mates.get(vserver.name, ()) if name in board.words]
     return [
