@@ -23,7 +23,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Initial:
-    """The state at 0 s. What is left out is as after the defaults of the language: all on, nothing runs or is owned yet."""
+    """The state at 0 s; without more words all hosts are on, and nothing runs or is owned yet."""
 
     power: Mapping[str, bool] = field(default_factory=frozen_map)  # a host that is not here is on
     owners: Mapping[str, str] = field(default_factory=frozen_map)
