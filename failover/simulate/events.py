@@ -9,7 +9,7 @@ Rule: a text with problems gives all of them, each with the word that it is abou
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -219,8 +219,7 @@ class _Reading:
                 plain.append(token)
                 continue
             if token.text not in self.shape.options:
-                hint = nearest(token.text, tuple(self.shape.options))
-                self.complaints.append(Complaint(token, f"{self.word} has no option {token.text}", hint))
+                self._unknown_option(token, rest)
                 continue
             self.fields["options"] = (*self.fields.get("options", ()), token.text)
             kind = self.shape.options[token.text]
@@ -231,16 +230,24 @@ class _Reading:
                 self._value(kind, value)
         return plain
 
+    def _unknown_option(self, token: Token, rest: Iterator[Token]) -> None:
+        hint = nearest(token.text, tuple(self.shape.options))
+        self.complaints.append(Complaint(token, f"{self.word} has no option {token.text}", hint))
+        if any(kind and hint == f"did you mean {name}?" for name, kind in self.shape.options.items()):
+            next(rest, None)  # what follows it belongs to it
+
     def _link(self, word: Token, tokens: list[Token]) -> None:
         one_way = len(tokens) > 1 and tokens[1].text == "->"
         ends = [tokens[0], *tokens[2:]] if one_way else tokens
         if len(ends) != 2 or any(end.text == "->" for end in ends):
             self._miscounted(word, "names no link")
             return
+        hosts = self.names.hosts
         for end in ends:
-            if end.text not in (STORE, CLIENTS):
-                self._value(Kind.HOST, end)
-        self.fields.pop("host", None)
+            try:
+                known(end.text, hosts if hosts is None else (*hosts, STORE, CLIENTS), "hosts")
+            except Misread as misread:
+                self.complaints.append(Complaint(end, misread.message, misread.hint))
         source, target = ends[0].text, ends[1].text
         if source == target:
             self._miscounted(ends[1], "both ends are the same")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from failover.config.problem import Mark
+import re
+
+from failover.config.problem import Mark, Problem
 from failover.config.read import Items, Node, Pairs, Scalar
 
 
@@ -34,6 +36,12 @@ def moved(mark: Mark | None, origin: Mark) -> Mark:
     if mark.line > 1:
         return Mark(origin.line + mark.line - 1, mark.column)
     return Mark(origin.line, origin.column + mark.column - 1)
+
+
+def problem_at(problem: Problem, path: str, origin: Mark) -> Problem:
+    """A problem of a text that itself stands at `origin`, as one of the file."""
+    message = re.sub(r"(?<=line )\d+", lambda found: str(int(found[0]) + origin.line - 1), problem.message)
+    return Problem(message, problem.hint, path, moved(problem.mark, origin))
 
 
 def shifted(node: Node, origin: Mark) -> Node:

@@ -22,7 +22,7 @@ from failover.model import Cluster
 from failover.simulate import build
 from failover.simulate.events import WORDS, Event, Kind, Names, Token, known, read_event
 from failover.simulate.language import STORY
-from failover.simulate.merge import merged, moved, pair, shifted
+from failover.simulate.merge import merged, pair, problem_at, shifted
 from failover.simulate.story import Story
 
 DRAWN_UNTIL_S = 3600.0
@@ -170,9 +170,7 @@ class _Reader:
         try:
             change = shifted(read(group.text, self.where), origin)
         except BadConfig as bad:
-            self.found.problems += [
-                replace(problem, path=dotted(path), mark=moved(problem.mark, origin)) for problem in bad.problems
-            ]
+            self.found.problems += [problem_at(problem, dotted(path), origin) for problem in bad.problems]
             return event
         if event.word == "add":
             self._refuse_second(path, event)
