@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from failover.cli.answer import Answer, Awaited, answer_to
+from failover.cli.answer import Answer, answer_to
 from failover.model import Assignment, Hold, State, View, VserverReport, Want
+from failover.orders import Awaited
 from tests.views import owned, view
 
 NEXT = owned(epoch=8, because="why")

@@ -75,6 +75,7 @@ class _Reader:
     law: Pairs  # cluster: as the file would say it by now
     sound: bool = False  # whether `law` had no problem
     removed: set[str] = field(default_factory=set)
+    known: dict[str, dict[str, None]] = field(default_factory=lambda: {"hosts": {}, "vservers": {}})
 
     @classmethod
     def of(cls, text: str, where: str, waived: frozenset[str] = frozenset()) -> _Reader:
@@ -125,15 +126,13 @@ class _Reader:
         return cluster
 
     def _names(self) -> Names:
-        """Known as soon as they are written, whatever else is wrong with them."""
+        """All that the file has had by now, whatever is wrong with it: what takes a name away may be refused."""
         if "cluster" not in self.found.values:
             return Names()
-        parts = {key.text: node for key, node in self.law.pairs}
-        hosts, vservers = (
-            [key.text for key, _ in part.pairs] if isinstance(part, Pairs) else []
-            for part in (parts.get("hosts"), parts.get("vservers"))
-        )
-        return Names(hosts, vservers)
+        for key, node in self.law.pairs:
+            if key.text in self.known and isinstance(node, Pairs):
+                self.known[key.text] |= dict.fromkeys(name.text for name, _ in node.pairs)
+        return Names(tuple(self.known["hosts"]), tuple(self.known["vservers"]))
 
     # --- what happens
 
