@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from agents.reconcile import describe, reconcile
+from agents.reconcile import describe, next_at, reconcile
 from agents.steps import Seen, Start, Step, Thaw
 from failover import __version__
 from failover.daemon import Daemon, entry
@@ -30,6 +30,7 @@ from failover.timing import Timing
 
 log = logging.getLogger("failover.agent")
 
+SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock, and the turn be taken for ever
 REPORT_AGE_S = 2.0  # ages grow by themselves; a report that differs only in them may be this old
 
 
@@ -90,7 +91,8 @@ class Agent:
             self._report(describe(told, seen, now, version=__version__), now)
         else:
             self._machine.live()
-        return timing.renew_s if now >= until else min(timing.renew_s, until - now)
+        deadlines = (until, self._sent_at + timing.renew_s, next_at(told, seen, now) if fresh else until)
+        return max(SHORTEST_S, min([timing.renew_s, *(at - now for at in deadlines if at > now)]))
 
     def _terms(self) -> tuple[Timing, float]:
         """The timing of the session that ZooKeeper granted; the end of the lease, in the past when there is none."""

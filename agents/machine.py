@@ -1,9 +1,13 @@
 """The one door to this host: what it sees of itself, and how a step is performed.
 
+What has failed is remembered in failures.py, what the health checks find in checks.py.
+
 Rule 1: `begin` never waits. A step runs in a thread of its own; one step of a name at a time per vserver, and of those
         that change its life (start, stop, kill, demote) one in all.
 Rule 2: what a step came to is kept in memory only. A new agent tries again: every step is idempotent.
-Rule 3: a start that finds the lease over when it is done freezes what it started; a start that fails leaves nothing.
+Rule 3: a start that finds the lease over, or its word, when it is done leaves nothing, like one that fails.
+Rule 4: whose word a vserver runs under is written down with its first process. One that a human has started is by hand,
+        unless the leader has given it to this host: then that is written down, and it is as if we had started it.
 """
 
 from __future__ import annotations
@@ -12,26 +16,29 @@ import json
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from agents import lease, network
+from agents import capacity, lease, network
+from agents.checks import Checks, Subject
+from agents.failures import Failures
 from agents.isolation import vserver as isolation
+from agents.isolation.record import Ended
 from agents.replication import generation, ship
-from agents.steps import Demote, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
+from agents.steps import Demote, Failure, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
 from agents.supervisor import replace_file
 from failover.errors import FailoverError, Refused
-from failover.model import State, Told, Want, frozen_map
+from failover.model import Assignment, State, Told, Want, frozen_map
 
 log = logging.getLogger("failover.machine")
 
 VSERVERS = Path("/vservers")
 TOLD = Path("/run/failover/told.json")
+LEAVING = Path("/run/failover/leaving")  # exists while this host is being shut down; a boot clears it
 
-CRASHES = 3  # a vserver that ended by itself so often ...
-CRASHES_WITHIN_S = 600.0  # ... in this time is not started again without an operator
+REAPED_S = 0.05
 ANNOUNCE_AGAIN_S = (0.2, 1.0, 3.0)  # after the first announcement: a lost frame must not cost an outage
 
 _ALONE = ("start", "stop", "kill", "demote")
@@ -50,7 +57,8 @@ class RealMachine:
         self._busy: dict[str, set[str]] = {}
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
         self._shipped: dict[str, dict[str, Shipped]] = {}
-        self._starts: dict[str, tuple[int, deque[float]]] = {}  # under the present epoch
+        self._failures, self._checks, self._capacity = Failures(), Checks(changed), capacity.measure()
+        self._by_hand: dict[str, tuple[int | None, int]] = {}  # the first process, and the epoch when it was first seen
         self._marks: dict[str, dict[str, float]] = {}
         self._until = float("-inf")
         self._told: Told | None = None
@@ -62,7 +70,9 @@ class RealMachine:
 
     def observe(self, names: Collection[str]) -> Seen:
         networked = frozenset(network.prepared())
-        return Seen(frozen_map({name: self._observe(name, name in networked) for name in names}))
+        self._checks.forget_others(names)
+        seen = {name: self._observe(name, name in networked) for name in names}
+        return Seen(frozen_map(seen), leaving=LEAVING.exists(), capacity=self._capacity)
 
     def _observe(self, name: str, networked: bool) -> SeenVserver:
         """One vserver of which nothing can be seen must not keep the others waiting."""
@@ -76,7 +86,13 @@ class RealMachine:
             busy = tuple(sorted(self._busy.get(name, ())))
             shipped, failed = dict(self._shipped.get(name, {})), dict(self._failed.get(name, {}))
             marks = dict(self._marks.get(name, {}))
-        status = isolation.status(name)
+        status, word = self._status(name), self._word(name)
+        mine = word if word is not None and word.owner == self._host and word.want is not Want.IGNORED else None
+        changing = any(step in busy for step in _ALONE)
+        if not changing:
+            self._failures.look(name, status, mine.epoch if mine else None, self.now())
+        self._check_health(name, status, None if changing else mine)
+        by_hand = self._is_by_hand(name, status, word, mine)
         live = (VSERVERS / name).is_dir()
         replica = None if live else generation.replica(name, VSERVERS)
         return SeenVserver(
@@ -90,7 +106,49 @@ class RealMachine:
             shipped=frozen_map(shipped),
             failed=frozen_map(failed),
             marks=frozen_map(marks),
+            failures=self._failures.of(name),
+            failing=self._checks.failing(name),
+            by_hand=by_hand is not None,
+            by_hand_epoch=by_hand or 0,
         )
+
+    def _status(self, name: str) -> isolation.Status:
+        """How one has ended that nobody has stopped is written down by the spawner, a moment after it has."""
+        status = isolation.status(name)
+        if status.ended is Ended.UNKNOWN and self._failures.lives(name):
+            time.sleep(REAPED_S)
+            status = isolation.status(name)
+        return status
+
+    def _word(self, name: str) -> Assignment | None:
+        return self._told.assignments.get(name) if self._told else None
+
+    def _is_by_hand(
+        self, name: str, status: isolation.Status, word: Assignment | None, mine: Assignment | None
+    ) -> int | None:
+        """If it runs and nobody but a human has said so: the epoch of the word when it was first seen."""
+        if status.pid is None or status.epoch:
+            self._by_hand.pop(name, None)
+            return None
+        if mine is not None and self.now() < self._until:
+            with suppress(OSError):  # again at the next look
+                isolation.adopt(name, mine.epoch)
+        if self._by_hand.get(name, (None, 0))[0] != status.pid:
+            self._by_hand[name] = status.pid, word.epoch if word else 0
+        return self._by_hand[name][1]
+
+    def _check_health(self, name: str, status: isolation.Status, mine: Assignment | None) -> None:
+        """Have it checked while it is to run here and does; a new life, or one that was frozen, is checked anew."""
+        vserver = self._told.cluster.vservers.get(name) if self._told else None
+        if vserver is None or mine is None or mine.want is not Want.STARTED or status.state is not State.RUNNING:
+            self._checks.forget(name)
+            return
+        subject = Subject(name, (status.pid, status.since_at), vserver.checks)
+        if vserver.addresses:
+            subject = replace(subject, address=vserver.addresses[0])
+        if status.pid is not None:
+            subject = replace(subject, netns=Path(f"/proc/{status.pid}/ns/net"))
+        self._checks.watch(subject)
 
     # --- doing --------------------------------------------------------------------------------------------------------
 
@@ -101,6 +159,11 @@ class RealMachine:
             if step.name in busy or (step.name in _ALONE and busy.intersection(_ALONE)):
                 return
             busy.add(step.name)
+        if step.name in _ALONE:
+            self._failures.forget_life(name)
+        if isinstance(step, Stop) and step.because:
+            log.error("%s: is stopped, to be started again: %s", name, step.because)
+            self._failures.note(name, Failure(step.epoch, self.now(), step.because))
         threading.Thread(target=self._run, args=(name, step), name=f"{name} {step.name}", daemon=True).start()
 
     def _run(self, name: str, step: Step) -> None:
@@ -116,6 +179,8 @@ class RealMachine:
         except Exception as error:
             log.exception("%s: %s", name, step.name)
             failure = f"{type(error).__name__}: {error}"
+        if failure and isinstance(step, Start):
+            self._failures.note(name, Failure(step.epoch, self.now(), failure))
         with self._lock:
             self._busy[name].discard(step.name)
             failed = self._failed.setdefault(name, {})
@@ -129,12 +194,7 @@ class RealMachine:
     def _perform(self, name: str, step: Step) -> None:
         match step:
             case Start():
-                try:
-                    self._start(step)
-                except Exception:
-                    isolation.kill(name)
-                    network.remove(name)
-                    raise
+                self._start_or_leave_nothing(step)
             case Stop():
                 isolation.stop(name, timeout_s=step.timeout_s)
                 network.remove(name)
@@ -152,10 +212,19 @@ class RealMachine:
             case Demote():
                 generation.demote(name, step.epoch, VSERVERS, whole=step.generation)
 
+    def _start_or_leave_nothing(self, step: Start) -> None:
+        try:
+            self._start(step)
+        except Exception as error:
+            isolation.kill(step.vserver.name)
+            network.remove(step.vserver.name)
+            if not isinstance(error, NotNow):
+                self._check_word(step)  # what was too late has not failed
+            raise
+
     def _start(self, step: Start) -> None:
         vserver, told = step.vserver, self._told
         live, marks = VSERVERS / vserver.name, {"begun": time.time()}
-        starts = self._starts_under(vserver.name, step.epoch)
         if not live.is_dir():
             generation.promote(vserver.name, step.epoch, VSERVERS, anyway=step.anyway)
             marks["promoted"] = time.time()
@@ -166,9 +235,11 @@ class RealMachine:
         self._check_word(step)
         network.up(vserver.name)
         marks["address"] = time.time()
-        isolation.start(isolation.Settings(name=vserver.name, tree=live, netns=netns, until=self._until))
+        isolation.start(
+            isolation.Settings(name=vserver.name, tree=live, netns=netns, until=self._until, epoch=step.epoch)
+        )
         self._check_word(step)
-        starts.append(self.now())
+        self._failures.started(vserver.name, self.now())
         marks["started"] = time.time()
         with self._lock:
             self._marks[vserver.name] = marks
@@ -178,22 +249,11 @@ class RealMachine:
 
     def _check_word(self, step: Start) -> None:
         """A start may have waited long: the word that it obeys must be the present one, and the lease must run."""
-        word = self._told.assignments.get(step.vserver.name) if self._told else None
+        word = self._word(step.vserver.name)
         if word is None or (word.owner, word.epoch) != (step.host, step.epoch):
             raise NotNow(f"epoch {step.epoch} is over")
         if self.now() >= self._until:
             raise NotNow("the lease is over")
-
-    def _starts_under(self, name: str, epoch: int) -> deque[float]:
-        """When it was started under this epoch. Each start but the first means that it has ended by itself."""
-        before, starts = self._starts.get(name, (0, deque[float]()))
-        if before != epoch:
-            starts = deque(maxlen=CRASHES)
-            self._starts[name] = epoch, starts
-        if len(starts) == CRASHES and self.now() - starts[0] < CRASHES_WITHIN_S:
-            ended = isolation.status(name).because
-            raise Refused(f"it ended by itself {CRASHES} times within {CRASHES_WITHIN_S:g} s ({ended})")
-        return starts
 
     def _thaw(self, name: str) -> None:
         """The lease is looked at on both sides: this thread may have been held up."""
@@ -220,7 +280,7 @@ class RealMachine:
         try:
             done = ship.ship(step.vserver, VSERVERS / name, told.cluster.hosts[step.target], step.epoch, step.final)
         except Exception as error:
-            word = self._told.assignments.get(name) if self._told else None
+            word = self._word(name)
             if word is not None and word.epoch != step.epoch:
                 raise NotNow(f"epoch {step.epoch} is over") from error
             self._note(name, step.target, replace(before, because=str(error), tried_at=self.now()))

@@ -40,7 +40,7 @@ from agents.isolation import syscalls
 from failover.errors import BadInput, FailoverError, Refused
 from failover.model import Network
 
-__all__ = ["PREFIX", "announce", "down", "frames", "mac_of", "prepare", "prepared", "remove", "up"]
+__all__ = ["PREFIX", "announce", "down", "frames", "inside", "mac_of", "prepare", "prepared", "remove", "up"]
 
 RUN = Path("/run/vserver")
 LINK = "eth0"
@@ -219,7 +219,7 @@ def _aside(work: Callable[[], _T]) -> _T:
         except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=body, name="netns")
+    thread = threading.Thread(target=body, name="netns", daemon=True)
     thread.start()
     thread.join()
     if failed:
@@ -227,7 +227,9 @@ def _aside(work: Callable[[], _T]) -> _T:
     return done[0]
 
 
-def _inside(netns: Path, work: Callable[[], _T]) -> _T:
+def inside(netns: Path, work: Callable[[], _T]) -> _T:
+    """Do it in a thread of its own in this namespace, and wait for it."""
+
     def body() -> _T:
         with _opened(netns) as number:
             syscalls.setns(number, syscalls.CLONE_NEWNET)
@@ -240,7 +242,7 @@ def _inside(netns: Path, work: Callable[[], _T]) -> _T:
 def _routing(netns: Path) -> Iterator[IPRoute]:
     """A netlink socket in the namespace."""
     kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-    number = _inside(netns, lambda: socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE).detach())
+    number = inside(netns, lambda: socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE).detach())
     with IPRoute(fileno=number) as route:
         yield route
 
@@ -391,7 +393,7 @@ def _announcer(netns: Path) -> socket.socket:
         known, announcer = _announcers.get(netns, (0, None))
         if announcer is None or known != inode:
             kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-            announcer = _inside(netns, lambda: socket.socket(socket.AF_PACKET, kind, 0))
+            announcer = inside(netns, lambda: socket.socket(socket.AF_PACKET, kind, 0))
             _announcers[netns] = inode, announcer
     return announcer
 

@@ -1,112 +1,280 @@
-"""What this host must do now: reconcile(told, seen, until, now) -> steps; what it has to say: describe(...) -> Report.
+"""What this host must do now: reconcile(told, seen, until, now) -> steps; when to ask again: next_at(...) -> boot time;
+what it has to say: describe(...) -> Report.
 
     told: the leader's words    seen: what this host sees of itself    until: the end of this host's lease (boot time)
 
 Rule 1: after the lease nothing is started, thawed or shipped, and what runs is frozen. The same when there was none.
 Rule 2: what another host owns is killed here before anything else is done with it; a frozen one is not thawed for it.
+        Only a copy that a human has started is first reported: the leader has one turn, and answers with an epoch.
 Rule 3: only the owner ships. What is handed over is shipped a last time after it and its addresses are gone.
 Rule 4: one step at a time per vserver, but ships to several backups run side by side. Stops come before starts.
-Rule 5: a step that failed is not tried again under the same epoch (a regular ship is, at the next round).
+Rule 5: what fails is started again here, after a pause, as often as `restart` says under one epoch; then it is in error
+        and left to the leader. Any other step that failed is not tried again under the same epoch (a ship that nobody
+        waits for is, at the next round).
+Rule 6: disarmed, nothing is started, stopped or set aside; leases, syncs and rule 2 go on.
+Rule 7: while the host is being shut down nothing is started.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from agents.steps import Demote, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
-from failover.model import Assignment, Kind, Report, Shipment, State, Told, Vserver, VserverReport, Want, frozen_map
+from agents.steps import Demote, Failure, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
+from failover.model import (
+    Assignment,
+    Kind,
+    Report,
+    Shipment,
+    Shutdown,
+    State,
+    Told,
+    Vserver,
+    VserverReport,
+    Want,
+    frozen_map,
+)
 
 WARM_S = 2.0  # a round this short is followed by the stop and the last round
 WARM_ROUNDS = 4  # ... and so is this many, however long they take: a busy writer must not put off a move for ever
+PAUSE_S = 30.0  # at most, before something that failed is tried again
 
 _ORDER = (Freeze, Kill, Stop, Thaw, Demote, Start, Ship)
 _ALONE = ("start", "stop", "kill", "demote")
 
 
-def reconcile(told: Told, seen: Seen, until: float, now: float) -> tuple[Step, ...]:
-    """The steps to begin now, in order."""
-    steps: list[Step] = []
+@dataclass(frozen=True)
+class _Case:
+    """One vserver about which the leader has spoken, as it is here and now."""
+
+    host: str
+    vserver: Vserver
+    word: Assignment
+    seen: SeenVserver
+    now: float
+    leaving: bool = False
+    disarmed: bool = False
+
+    @property
+    def mine(self) -> bool:
+        return self.word.owner == self.host
+
+    @property
+    def concerned(self) -> bool:
+        return self.host in self.vserver.hosts or self.mine or self.seen.state is not State.STOPPED
+
+    @property
+    def wanted(self) -> bool:
+        return self.word.want is Want.STARTED
+
+    @property
+    def busy(self) -> bool:
+        return any(step in self.seen.busy for step in _ALONE)
+
+    @property
+    def gone(self) -> bool:
+        """Neither its processes nor its addresses can be met here."""
+        return self.seen.state is State.STOPPED and not self.seen.networked
+
+    @property
+    def backups(self) -> tuple[str, ...]:
+        return tuple(host for host in self.vserver.hosts if host != self.host)
+
+    @property
+    def stays_down(self) -> bool:
+        """It is wanted started, but stopped for as long as its host is being shut down."""
+        return self.leaving and self.wanted and self.vserver.on_host_shutdown is not Shutdown.MOVE
+
+    def failed(self, step: str) -> str:
+        """Why this step failed under this epoch."""
+        epoch, why = self.seen.failed.get(step, (0, ""))
+        return why if epoch == self.word.epoch else ""
+
+
+def _cases(told: Told, seen: Seen, now: float) -> Iterator[_Case]:
     for name, vserver in told.cluster.vservers.items():
         own, word = seen.vservers.get(name, SeenVserver()), told.assignments.get(name)
-        if told.host in vserver.hosts or own.state is not State.STOPPED or (word and word.owner == told.host):
-            steps.extend(_steps(told, vserver, word, own, now, leased=now < until))
+        if word is not None:
+            yield _Case(told.host, vserver, word, own, now, seen.leaving, told.disarmed)
+
+
+# --- what to do -------------------------------------------------------------------------------------------------------
+
+
+def reconcile(told: Told, seen: Seen, until: float, now: float) -> tuple[Step, ...]:
+    """The steps to begin now, in order."""
+    steps = [step for case in _cases(told, seen, now) for step in _steps(case, leased=now < until)]
     return tuple(sorted(steps, key=lambda step: _ORDER.index(type(step))))
 
 
-def _steps(
-    told: Told, vserver: Vserver, word: Assignment | None, seen: SeenVserver, now: float, *, leased: bool
-) -> Iterable[Step]:
-    if word is None or word.want is Want.IGNORED:
+def _steps(case: _Case, *, leased: bool) -> Iterable[Step]:
+    if case.word.want is Want.IGNORED or not case.concerned:
         return ()
     if not leased:
-        return (Freeze(vserver.name),) if seen.state is State.RUNNING else ()
-    if seen.state is State.ERROR or any(step in seen.busy for step in _ALONE):
+        return (Freeze(case.vserver.name),) if case.seen.state is State.RUNNING else ()
+    if case.seen.state is State.ERROR or case.busy:
         return ()
-    if word.owner != told.host:
-        return _not_mine(vserver, word, seen)
-    if word.target is not None:
-        return _hand_over(told, vserver, word, seen, now)
-    return _mine(told, vserver, word, seen, now)
+    if not case.mine:
+        return _not_mine(case)
+    if case.disarmed:
+        return _disarmed(case)
+    if case.word.target is not None:
+        return _hand_over(case, case.word.target)
+    return _leave(case) if case.stays_down else _mine(case)
 
 
-def _not_mine(vserver: Vserver, word: Assignment, seen: SeenVserver) -> Iterable[Step]:
-    if seen.state in (State.FROZEN, State.RUNNING) or seen.networked:
-        return (Kill(vserver.name, word.epoch),)
-    if seen.tree is Tree.LIVE and not _failed(seen, "demote", word):
+def _not_mine(case: _Case) -> Iterable[Step]:
+    seen, word = case.seen, case.word
+    if seen.state is State.RUNNING and seen.by_hand and word.epoch <= seen.by_hand_epoch:
+        return ()
+    if not case.gone:
+        return (Kill(case.vserver.name, word.epoch),)
+    if seen.tree is Tree.LIVE and not case.disarmed and not case.failed("demote"):
         last = seen.shipped.get(word.owner)
         whole = last is not None and last.final and last.epoch < word.epoch
-        return (Demote(vserver.name, word.epoch, last.generation if last and whole else None),)
+        return (Demote(case.vserver.name, word.epoch, last.generation if last and whole else None),)
     return ()
 
 
-def _mine(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver, now: float) -> Iterable[Step]:
-    if word.want is Want.STOPPED:
-        if seen.state in (State.RUNNING, State.FROZEN) or seen.networked:
-            return (Stop(vserver, word.epoch),)
-        return _regular(told, vserver, word, seen, now) if seen.tree is Tree.LIVE else ()
+def _disarmed(case: _Case) -> Iterable[Step]:
+    if case.seen.state is State.FROZEN:
+        return (Thaw(case.vserver.name),) if case.wanted else ()
+    return _regular(case)
+
+
+def _mine(case: _Case) -> Iterable[Step]:
+    seen, word = case.seen, case.word
+    if not case.wanted:
+        return _regular(case) if case.gone else (Stop(case.vserver, word.epoch),)
     if seen.state is State.FROZEN:
-        return (Thaw(vserver.name),)
+        return (Thaw(case.vserver.name),)
     if seen.state is State.RUNNING:
-        arriving = word.kind is Kind.PLANNED and word.source is not None  # the leader's next epoch is on its way
-        return () if arriving else _regular(told, vserver, word, seen, now)
-    return () if _failed(seen, "start", word) else (Start(vserver, word.epoch, told.host, anyway=word.accept_loss),)
+        ill = seen.failing and not case.leaving and not _in_error(case)
+        return (Stop(case.vserver, word.epoch, because=seen.failing),) if ill else _regular(case)
+    if case.leaving or _in_error(case) or case.now < _again_at(case):
+        return _regular(case)
+    return (Start(case.vserver, word.epoch, case.host, anyway=word.accept_loss),)
 
 
-def _regular(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver, now: float) -> Iterable[Step]:
-    """The syncs that are due: the pause is counted from the beginning of the round before."""
-    for backup in vserver.hosts:
-        last = seen.shipped.get(backup)
-        due = last is None or now >= last.tried_at + vserver.sync.every_s
-        if backup != told.host and due and f"ship {backup}" not in seen.busy:
-            yield Ship(vserver, backup, word.epoch)
+def _leave(case: _Case) -> Iterable[Step]:
+    """Stop it and ship the last changes to every backup; it waits for its host, or for the leader."""
+    if not case.gone:
+        return () if case.failed("stop") else (Stop(case.vserver, case.word.epoch),)
+    last_round = (Ship(case.vserver, host, case.word.epoch, final=True) for host in case.backups)
+    return [ship for ship in last_round if not _final(case, ship.target) and case.now >= _last_round_at(case, ship)]
 
 
-def _hand_over(told: Told, vserver: Vserver, word: Assignment, seen: SeenVserver, now: float) -> Iterable[Step]:
+def _hand_over(case: _Case, target: str) -> Iterable[Step]:
     """Ship while it runs, stop it, ship the last changes; the leader then gives it to the target."""
-    assert word.target is not None
-    if word.unshipped:
-        gone = seen.state is State.STOPPED and not seen.networked
-        return () if gone or _failed(seen, "stop", word) else (Stop(vserver, word.epoch),)
-    ship = Ship(vserver, word.target, word.epoch)
-    if ship.name in seen.busy or _failed(seen, ship.name, word) or _failed(seen, "stop", word):
+    stop = Stop(case.vserver, case.word.epoch)
+    if case.word.unshipped:
+        return () if case.gone or case.failed("stop") else (stop,)
+    ship = Ship(case.vserver, target, case.word.epoch)
+    if ship.name in case.seen.busy or case.failed(ship.name) or case.failed("stop"):
         return ()
-    last = seen.shipped.get(word.target)
-    mine = last if last is not None and last.epoch == word.epoch else None
-    if seen.state in (State.RUNNING, State.FROZEN):
-        return (Stop(vserver, word.epoch),) if _warm(mine) else (ship,)
-    if seen.networked:
-        return (Stop(vserver, word.epoch),)
-    return () if mine is not None and mine.final else (replace(ship, final=True),)
+    if case.gone:
+        return () if _final(case, target) else (replace(ship, final=True),)
+    return (stop,) if case.seen.state is State.STOPPED or _warm(case, target) else (ship,)
 
 
-def _warm(last: Shipped | None) -> bool:
+# --- syncs ------------------------------------------------------------------------------------------------------------
+
+
+def _regular(case: _Case) -> list[Step]:
+    """The syncs that are due: the pause is counted from the beginning of the round before."""
+    arriving = case.wanted and case.word.kind is Kind.PLANNED and case.word.source is not None
+    if arriving or case.seen.tree is not Tree.LIVE:  # for one that arrives the leader's next epoch is on its way
+        return []
+    ships = [Ship(case.vserver, host, case.word.epoch) for host in case.backups]
+    return [ship for ship in ships if ship.name not in case.seen.busy and case.now >= _due_at(case, ship.target)]
+
+
+def _due_at(case: _Case, backup: str) -> float:
+    last = case.seen.shipped.get(backup)
+    return float("-inf") if last is None else last.tried_at + case.vserver.sync.every_s
+
+
+def _last_round_at(case: _Case, ship: Ship) -> float:
+    """At once; after a failure soon again, for the host will not wait long."""
+    if ship.name in case.seen.busy:
+        return float("inf")
+    last = case.seen.shipped.get(ship.target)
+    if last is None or not case.failed(ship.name):
+        return float("-inf")
+    return last.tried_at + min(case.vserver.sync.every_s, PAUSE_S)
+
+
+def _under_this_epoch(case: _Case, backup: str) -> Shipped | None:
+    last = case.seen.shipped.get(backup)
+    return last if last is not None and last.epoch == case.word.epoch else None
+
+
+def _warm(case: _Case, target: str) -> bool:
+    last = _under_this_epoch(case, target)
     return last is not None and (last.took_s <= WARM_S or last.rounds >= WARM_ROUNDS)
 
 
-def _failed(seen: SeenVserver, step: str, word: Assignment) -> str:
-    epoch, why = seen.failed.get(step, (0, ""))
-    return why if epoch == word.epoch else ""
+def _final(case: _Case, backup: str) -> bool:
+    last = _under_this_epoch(case, backup)
+    return last is not None and last.final
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def _failures(case: _Case) -> tuple[Failure, ...]:
+    """Those that count, the newest last: under this epoch, and within `within_s` before the newest.
+
+    Counted back from the newest and not from now, so what was given up stays so until the next epoch. Health checks
+    that fail now are the newest.
+    """
+    found = [failure for failure in case.seen.failures if failure.epoch == case.word.epoch]
+    if case.seen.failing and case.seen.state is State.RUNNING and not case.busy:
+        found.append(Failure(case.word.epoch, case.now, case.seen.failing))
+    return tuple(failure for failure in found if failure.at > found[-1].at - case.vserver.restart.within_s)
+
+
+def _in_error(case: _Case) -> str:
+    """Why it is left to the leader under this epoch: it failed once more than it is started again here, or it cannot be
+    stopped."""
+    runs = case.seen.state is State.RUNNING
+    if runs and (case.failed("stop") or not case.seen.failing):
+        return case.failed("stop")
+    found = _failures(case)
+    return found[-1].because or "it failed" if case.wanted and len(found) > case.vserver.restart.local else ""
+
+
+def _again_at(case: _Case) -> float:
+    """When it may be started: 1, 2, 4 … seconds after it failed for the first, second, third … time."""
+    found = _failures(case)
+    return found[-1].at + min(PAUSE_S, 2.0 ** min(len(found) - 1, 10)) if found else float("-inf")
+
+
+# --- when to ask again ------------------------------------------------------------------------------------------------
+
+
+def next_at(told: Told, seen: Seen, now: float) -> float:
+    """The first moment after `now` (boot time) at which time alone may make reconcile say more; infinity: never."""
+    times = (at for case in _cases(told, seen, now) if case.mine and not case.busy for at in _moments(case))
+    return min((at for at in times if at > now), default=float("inf"))
+
+
+def _moments(case: _Case) -> Iterator[float]:
+    if case.word.want is Want.IGNORED:
+        return
+    if case.stays_down and case.gone and not case.disarmed:
+        for backup in case.backups:
+            if not _final(case, backup):
+                yield _last_round_at(case, Ship(case.vserver, backup, case.word.epoch, final=True))
+        return
+    if case.seen.tree is Tree.LIVE and case.word.target is None:
+        yield from (_due_at(case, backup) for backup in case.backups if f"ship {backup}" not in case.seen.busy)
+    if case.disarmed or case.leaving or not case.wanted:
+        return
+    if case.seen.state is State.STOPPED and not _in_error(case):
+        yield _again_at(case)
+    if case.seen.state is State.RUNNING and case.seen.failing and _in_error(case):
+        yield _failures(case)[0].at + case.vserver.restart.within_s  # then one restart more is allowed
 
 
 # --- what the host has to say -----------------------------------------------------------------------------------------
@@ -114,30 +282,22 @@ def _failed(seen: SeenVserver, step: str, word: Assignment) -> str:
 
 def describe(told: Told, seen: Seen, now: float, *, version: str = "") -> Report:
     """The host's report. Ages are counted on this host's own clock, up to now."""
+    said = {case.vserver.name: case for case in _cases(told, seen, now)}
     mine = {name: vs for name, vs in seen.vservers.items() if name in told.cluster.vservers}
     return Report(
         told.host,
         vservers=frozen_map(
             {
-                name: _describe(told.host, told.assignments.get(name), vs, now)
+                name: _describe(said[name]) if name in said else _nobodys(vs)
                 for name, vs in mine.items()
                 if vs.tree is Tree.LIVE or vs.state is not State.STOPPED or _owns(told, name)
             }
         ),
         replicas=frozen_map({name: vs.replica for name, vs in mine.items() if vs.replica is not None}),
+        leaving=seen.leaving,
+        capacity=seen.capacity,
         version=version,
     )
-
-
-def _handed(word: Assignment, seen: SeenVserver) -> int | None:
-    """The generation with which all is done that the owner has to do for a hand-over; 0 when none was asked for."""
-    gone = seen.state is State.STOPPED and not seen.networked and not any(step in seen.busy for step in _ALONE)
-    last = seen.shipped.get(word.target or "")
-    if word.target is None or not gone:
-        return None
-    if word.unshipped:
-        return 0
-    return last.generation if last and last.final and last.epoch == word.epoch else None
 
 
 def _owns(told: Told, name: str) -> bool:
@@ -145,26 +305,46 @@ def _owns(told: Told, name: str) -> bool:
     return word is not None and word.owner == told.host
 
 
-def _describe(host: str, word: Assignment | None, seen: SeenVserver, now: float) -> VserverReport:
-    if word is None or word.owner != host:
-        return VserverReport(seen.state, word.epoch if word else 0, seen.since_at, seen.because)
-    start, stop = _failed(seen, "start", word), _failed(seen, "stop", word)
-    broken = start if seen.state is State.STOPPED else stop if seen.state is State.RUNNING else ""
-    handed = _handed(word, seen)
-    shipping = _failed(seen, f"ship {word.target}", word) if word.target and handed is None else ""
+def _nobodys(seen: SeenVserver) -> VserverReport:
+    return VserverReport(seen.state, 0, seen.since_at, seen.because, by_hand=seen.by_hand)
+
+
+def _describe(case: _Case) -> VserverReport:
+    seen, word = case.seen, case.word
+    if not case.mine:
+        epoch = seen.by_hand_epoch if seen.by_hand else word.epoch
+        return VserverReport(seen.state, epoch, seen.since_at, seen.because, by_hand=seen.by_hand)
+    if word.want is Want.IGNORED:
+        return VserverReport(seen.state, word.epoch, seen.since_at, seen.because)
+    because = seen.because
+    broken = "" if seen.state is State.FROZEN else _in_error(case)
+    if case.wanted and seen.state is State.STOPPED:
+        because = next((failure.because for failure in reversed(_failures(case))), because)
+    shipping = case.failed(f"ship {word.target}") if word.target and _handed(case) is None else ""
     return VserverReport(
         State.ERROR if broken else seen.state,
         word.epoch,
         seen.since_at,
-        broken or seen.because,
-        handed=handed,
-        handing_failed=shipping or (stop if word.target else ""),
+        broken or because,
+        handed=_handed(case),
+        handing_failed=shipping or (case.failed("stop") if word.target else ""),
         shipments=frozen_map(
             {
-                backup: Shipment(shipped.generation, max(0.0, now - shipped.at), shipped.because)
+                backup: Shipment(shipped.generation, max(0.0, case.now - shipped.at), shipped.because)
                 for backup, shipped in seen.shipped.items()
                 if shipped.generation or shipped.because
             }
         ),
         marks=seen.marks,
+        failing=seen.failing,
     )
+
+
+def _handed(case: _Case) -> int | None:
+    """The generation with which all is done that the owner has to do for a hand-over; 0 when none was asked for."""
+    if case.word.target is None or not case.gone or case.busy:
+        return None
+    if case.word.unshipped:
+        return 0
+    last = _under_this_epoch(case, case.word.target)
+    return last.generation if last is not None and last.final else None

@@ -58,6 +58,7 @@ class SeenVserver:
     failures: tuple[Failure, ...] = ()  # the newest last; bounded
     failing: str = ""  # why its health checks fail now
     by_hand: bool = False  # it runs, and not because this agent started it
+    by_hand_epoch: int = 0  # the word's epoch when this agent first saw it so; 0: there was no word
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop in order, by the init's own signal; kill what is left after the timeout; take the addresses down."""
+    """Stop in order, by the init's own signal; kill what is left after the timeout; take the addresses down.
+
+    `because`: the failure that it is stopped for, to be started again; whoever begins the step remembers it as a
+    Failure. Empty: it is wanted stopped.
+    """
 
     vserver: Vserver
     epoch: int
     timeout_s: float = 30.0
+    because: str = ""
     name: str = "stop"
 
 

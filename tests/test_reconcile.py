@@ -7,32 +7,28 @@ from dataclasses import replace
 import pytest
 
 from agents.reconcile import describe, reconcile
-from agents.steps import Seen, SeenVserver, Shipped, Tree
-from failover.model import Assignment, Kind, Replica, State, Told, Vserver, Want
+from agents.steps import Seen, SeenVserver
+from failover.model import Capacity, Kind, State, Told, VserverReport, Want
+from tests.seen import (
+    BETAS,
+    BY_HAND,
+    COPY,
+    CRASHED,
+    FROZEN,
+    ILL,
+    LEASED,
+    MOVING,
+    NEVER,
+    NOW,
+    OVER,
+    RESTS,
+    RUNS,
+    SHIPPED,
+    failures,
+    shipped,
+    told,
+)  # fmt: skip
 from tests.views import V1, cluster, owned
-
-NOW = 500.0
-LEASED = NOW + 1.0
-OVER = NOW
-
-RUNS = SeenVserver(State.RUNNING, Tree.LIVE)
-RESTS = SeenVserver(State.STOPPED, Tree.LIVE)
-FROZEN = SeenVserver(State.FROZEN, Tree.LIVE)
-COPY = SeenVserver(State.STOPPED, Tree.REPLICA, replica=Replica(12, 7))
-MOVING = owned(target="beta")
-NEVER = replace(V1, sync=replace(V1.sync, every_s=1e9))
-
-
-def told(word: Assignment | None, host: str = "alpha", vserver: Vserver = NEVER) -> Told:
-    return Told(host, cluster(vserver), {"v1": word} if word else {})
-
-
-def shipped(**changes: object) -> dict[str, Shipped]:
-    last = replace(Shipped(12, 7, NOW - 1, tried_at=NOW - 1), **changes)  # type: ignore[arg-type]
-    return {"beta": last, "gamma": replace(last, final=False)}
-
-
-SHIPPED = shipped()
 
 # name: (told, seen, the end of the lease, the names of the expected steps)
 CASES: dict[str, tuple[Told, SeenVserver, float, tuple[str, ...]]] = {
@@ -49,13 +45,6 @@ CASES: dict[str, tuple[Told, SeenVserver, float, tuple[str, ...]]] = {
         ("stop",),
     ),
     "what was stopped stays so": (told(owned(want=Want.STOPPED)), replace(RESTS, shipped=SHIPPED), LEASED, ()),
-    "a start that failed is not tried again under the same epoch": (
-        told(owned()),
-        replace(RESTS, failed={"start": (7, "no init")}),
-        LEASED,
-        (),
-    ),
-    "a new epoch tries again": (told(owned()), replace(RESTS, failed={"start": (6, "no init")}), LEASED, ("start",)),
     "a step under way is not begun again": (told(owned()), replace(RESTS, busy=("start",)), LEASED, ()),
     # the lease
     "after the lease what runs is frozen": (told(owned()), RUNS, OVER, ("freeze",)),
@@ -215,11 +204,27 @@ def test_what_a_former_owner_sets_aside(last: dict[str, object], generation: int
     [
         (RUNS, State.RUNNING, ""),
         (FROZEN, State.FROZEN, ""),
-        (replace(RESTS, failed={"start": (7, "no init")}), State.ERROR, "no init"),
-        (replace(RESTS, failed={"start": (6, "no init")}), State.STOPPED, ""),
+        (replace(RESTS, failures=failures(1.0)), State.STOPPED, "its init died"),
+        (replace(RESTS, failures=failures(3.0, 2.0, 1.0)), State.ERROR, "its init died"),
+        (replace(RESTS, failures=failures(3.0, 2.0, 1.0, epoch=6)), State.STOPPED, ""),
+        (replace(RUNS, failures=failures(3.0, 2.0, 1.0)), State.RUNNING, ""),
+        (ILL, State.RUNNING, ""),
+        (replace(ILL, failures=failures(2.0, 1.0)), State.ERROR, ILL.failing),
+        (replace(ILL, failures=failures(2.0, 1.0), busy=("stop",)), State.RUNNING, ""),
         (replace(RUNS, failed={"stop": (7, "it will not die")}), State.ERROR, "it will not die"),
     ],
-    ids=["running", "frozen", "a failed start is an error", "an older failure is forgiven", "a failed stop is one"],
+    ids=[
+        "running",
+        "frozen",
+        "before a restart, why it is needed",
+        "in error once the restarts are used up",
+        "failures under an older epoch are forgiven",
+        "what runs is in no error for its past",
+        "it fails its health checks, and is restarted",
+        "it fails them once too often",
+        "a failure that is being answered does not count twice",
+        "a failed stop is an error",
+    ],
 )
 def test_the_report_says_what_is_seen(seen: SeenVserver, state: State, because: str) -> None:
     own = describe(told(owned()), Seen({"v1": seen}), NOW).vservers["v1"]
@@ -247,3 +252,38 @@ def test_a_backup_reports_only_its_replica() -> None:
     report = describe(told(owned(), host="beta"), Seen({"v1": COPY}), NOW)
     assert not report.vservers
     assert report.replicas["v1"].generation == 12
+
+
+@pytest.mark.parametrize(
+    ("what", "seen", "expected"),
+    [
+        (told(BETAS), BY_HAND, VserverReport(State.RUNNING, 8, by_hand=True)),
+        (told(replace(BETAS, epoch=9)), BY_HAND, VserverReport(State.RUNNING, 8, by_hand=True)),
+        (told(BETAS), RUNS, VserverReport(State.RUNNING, 8)),
+        (told(owned(epoch=8)), BY_HAND, VserverReport(State.RUNNING, 8)),
+        (told(None), BY_HAND, VserverReport(State.RUNNING, 0, by_hand=True)),
+        (
+            told(owned(want=Want.IGNORED)),
+            replace(CRASHED, failures=failures(3.0, 2.0, 1.0)),
+            VserverReport(State.STOPPED, 7),
+        ),
+        (told(replace(BETAS, want=Want.IGNORED)), RUNS, VserverReport(State.RUNNING, 8)),
+    ],
+    ids=[
+        "a copy started by hand, with the epoch at which it was first seen",
+        "... also under the next",
+        "a copy that was not started by hand",
+        "what this host owns is not by hand",
+        "what nobody was given, by hand",
+        "ignored: only its state",
+        "ignored, and another's: only its state",
+    ],
+)
+def test_the_report_about_what_is_not_managed_here(what: Told, seen: SeenVserver, expected: VserverReport) -> None:
+    assert describe(what, Seen({"v1": seen}), NOW).vservers["v1"] == expected
+
+
+def test_the_report_has_health_capacity_and_the_shutdown() -> None:
+    room = Capacity(2**30, 2.0)
+    report = describe(told(owned()), Seen({"v1": ILL}, leaving=True, capacity=room), NOW)
+    assert (report.leaving, report.capacity, report.vservers["v1"].failing) == (True, room, ILL.failing)

@@ -19,6 +19,7 @@ from pathlib import Path
 BASE = "vserver"
 _LOOK_S = 0.01  # the kernel forgets to wake us when the cgroup is removed meanwhile
 MOUNTINFO = Path("/proc/self/mountinfo")
+_MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")  # of cgroup2; of v1, where no limit is a very large one
 
 
 def _mounts(kind: str) -> list[tuple[Path, frozenset[str]]]:
@@ -52,6 +53,14 @@ def payload(name: str) -> Path:
 def legacy(name: str) -> tuple[Path, ...]:
     """The vserver's directories in the v1 hierarchies that are mounted and can be written."""
     return tuple(point / BASE / name for point, options in _mounts("cgroup") if "ro" not in options)
+
+
+def memory_limit() -> int | None:
+    """The least limit on memory, in bytes, above all vservers of this host; None: there is none."""
+    roots = [cgroup2(), *(point for point, _ in _mounts("cgroup"))]
+    files = [root / below / key for root in roots for below in ("", BASE) for key in _MEMORY_LIMITS]
+    found = [file.read_text().strip() for file in files if file.exists()]
+    return min((int(text) for text in found if text != "max"), default=None)
 
 
 def create(name: str) -> Path:

@@ -40,7 +40,8 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class StartOrder:
-    """`network`: given (a descriptor comes along) | fresh. `until`: boot time after which it must not be started."""
+    """`network`: given (a descriptor comes along) | fresh. `until`: boot time after which it must not be started.
+    `epoch`: of the leader's word that it obeys; 0: a human's."""
 
     name: str
     tree: str
@@ -50,6 +51,7 @@ class StartOrder:
     network: str
     until: float
     environment: Mapping[str, str] = field(default_factory=dict)
+    epoch: int = 0
 
     def check_in_time(self) -> None:
         late_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self.until

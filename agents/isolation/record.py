@@ -1,7 +1,7 @@
 """What is written down of a vserver under /run/vserver/NAME, so that whoever comes later finds its processes again.
 
-    state.json   the first process: {pid, start time, PID namespace, boot}. Written before the child goes on, so no
-                 process of a vserver ever runs that no record names; removed when it has ended.
+    state.json   the first process: {pid, start time, PID namespace, boot}, and on whose word it runs. Written before
+                 the child goes on, so no process of a vserver ever runs that no record names; removed at its end.
     asked        why it is being ended on purpose: written before the first signal
     exit         how it ended
 
@@ -18,7 +18,7 @@ import re
 import select
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True)
 class Record:
-    """The first process of a running vserver. `started`: its start time in clock ticks since boot."""
+    """The first process of a running vserver. `started`: its start time in clock ticks since boot. `epoch`: of the
+    leader's word under which it was started or adopted; 0: a human has started it. It is no mark of the life."""
 
     name: str
     pid: int
@@ -54,6 +55,7 @@ class Record:
     at: float
     init: tuple[str, ...]
     kind: str
+    epoch: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ def check_name(name: str) -> str:
     return name
 
 
-def of_process(name: str, pid: int, init: tuple[str, ...], kind: str) -> Record:
+def of_process(name: str, pid: int, init: tuple[str, ...], kind: str, epoch: int = 0) -> Record:
     _, started = _stat(pid)
-    return Record(name, pid, started, _namespace(pid), _boot(), time.time(), init, kind)
+    return Record(name, pid, started, _namespace(pid), _boot(), time.time(), init, kind, epoch)
 
 
 def write(run: Path, record: Record) -> None:

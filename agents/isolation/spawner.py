@@ -163,7 +163,7 @@ class Spawner:
         child = Child(name, connection, ours, time.monotonic() + self._birth_s, pidfd, pid)
         self._expect(child)
         try:
-            child.record = record.of_process(name, pid, order.init, order.kind)
+            child.record = record.of_process(name, pid, order.init, order.kind, order.epoch)
             record.write(self._run, child.record)
             send(ours, {"go": True})
         except OSError as error:

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agents.isolation import cgroup, record, syscalls
@@ -26,7 +26,8 @@ from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import State
 
 __all__ = [
-    "RUN", "Settings", "Status", "execute", "freeze", "kill", "spawner_answers", "start", "status", "stop", "thaw",
+    "RUN", "Settings", "Status", "adopt", "execute", "freeze", "kill", "spawner_answers", "start", "status", "stop",
+    "thaw",
 ]  # fmt: skip
 
 _KILL_S = 10.0  # processes that a kill has not ended by then hang in the kernel
@@ -38,7 +39,8 @@ _LOOK_S = 0.02
 class Settings:
     """What a vserver is started with. `netns`: a bind-mounted network namespace that the caller has prepared; without
     one it gets a fresh one with nothing but lo. `until`: boot time (CLOCK_BOOTTIME) after which it must not be
-    started, as when the host's right to run it ends; a start that comes to that is refused, whoever was slow."""
+    started, as when the host's right to run it ends; a start that comes to that is refused, whoever was slow. `epoch`:
+    of the leader's word that it obeys; 0: a human starts it."""
 
     name: str
     tree: Path
@@ -47,11 +49,13 @@ class Settings:
     init: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     until: float = math.inf
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
 class Status:
-    """`since_at`: since when it is in this state, if known. `because`, `ended`: how its last life ended."""
+    """`since_at`: since when it is in this state, if known. `because`, `ended`: how its last life ended. `epoch`: of
+    the word under which what runs was started or adopted; 0: by a human, if there is a `pid`."""
 
     name: str
     state: State
@@ -60,6 +64,7 @@ class Status:
     because: str = ""
     init: tuple[str, ...] = ()
     ended: Ended | None = None
+    epoch: int = 0
 
 
 def start(settings: Settings, *, run: Path = RUN) -> Status:
@@ -81,6 +86,7 @@ def start(settings: Settings, *, run: Path = RUN) -> Status:
         network="given" if settings.netns else "fresh",
         until=min(settings.until, time.clock_gettime(time.CLOCK_BOOTTIME) + ASK_S),
         environment=dict(settings.environment),
+        epoch=settings.epoch,
     )
     with _opened(settings.netns) as descriptors:
         answer, received, connection = ask(run, order, descriptors)
@@ -164,13 +170,21 @@ def status(name: str, *, run: Path = RUN) -> Status:
     if pidfd is not None or cgroup.populated(path):
         state = State.FROZEN if cgroup.frozen(path) else State.RUNNING
         if found and pidfd is not None:
-            return Status(name, state, found.pid, found.at, init=found.init)
+            return Status(name, state, found.pid, found.at, init=found.init, epoch=found.epoch)
         return Status(name, state, because="its first process has ended or was never recorded; others are left")
     last = record.last_exit(run, name)
     if last is None:
         ended, because = record.how(None) if found else (None, "")
         return Status(name, State.STOPPED, because=because, init=found.init if found else (), ended=ended)
     return Status(name, State.STOPPED, None, last.at, last.because, last.init, last.ended)
+
+
+def adopt(name: str, epoch: int, *, run: Path = RUN) -> None:
+    """Write down that what runs was not started under this word, but runs under it from now on."""
+    found, pidfd = _first_process(record.check_name(name), run)
+    if found and pidfd is not None:
+        record.write(run, replace(found, epoch=epoch))
+        os.close(pidfd)
 
 
 def spawner_answers(run: Path = RUN) -> bool:
