@@ -76,7 +76,6 @@ class Body:
         self.leaving = False
         self.disk_full = False
         self.disk_error = False
-        self.check_fails_until: dict[str, float] = {}  # vserver -> virtual time, kept by the scene's faults
         self.noticed: Callable[[], None] = lambda: None
         self.ended: Callable[[str, str], None] = lambda name, because: None
 
@@ -96,6 +95,11 @@ class Body:
         """Whether its addresses can be met here."""
         life = self.lives.get(name)
         return bool(life and life.address and self.powered and not self.stalled and self.guard.open(name))
+
+    def check_fails_since(self, name: str) -> float | None:
+        """The virtual time since which its health check fails; None: it does not."""
+        since, until = self.scene.check_fails.get(name, (0.0, 0.0))
+        return since if since <= self.scene.now < until else None
 
     # --- power --------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from agents.steps import (
     Demote,
@@ -31,7 +31,7 @@ from agents.steps import (
     Tree,
 )
 from failover.errors import FailoverError, Refused, Unreachable, Unsafe
-from failover.model import Assignment, State, Told, Vserver, Want, frozen_map
+from failover.model import Assignment, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
 from failover.simulate.scene import Scene
 
@@ -47,11 +47,11 @@ class NotNow(Refused):
     """A step that could not be done for a reason that passes by itself: it is no failure, and is decided again."""
 
 
-class Performing(NamedTuple):
-    """What `after` needs to know of a step: its number, and whether it is one of the regular rounds."""
+class _Wait(Exception):
+    """What is done now cannot go on yet: try this after a moment."""
 
-    number: int
-    soft: bool
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
 
 
 class Process(Protocol):
@@ -99,12 +99,7 @@ class SimulatedMachine:
 
     def _observe(self, name: str) -> SeenVserver:
         life, copy = self._body.life(name), self._body.copy(name)
-        more: dict[str, Any] = {}
-        if life.by_hand and life.running:
-            word = self._told.assignments.get(name) if self._told else None
-            more["by_hand_epoch"] = self._by_hand.setdefault(name, word.epoch if word else 0)
-        else:
-            self._by_hand.pop(name, None)
+        by_hand = self._is_by_hand(name, life)
         return SeenVserver(
             life.state,
             copy.kind,
@@ -118,9 +113,21 @@ class SimulatedMachine:
             marks=frozen_map(self._marks.get(name, {})),
             failures=tuple(self._failures.get(name, ())),
             failing=self._failing(name, life),
-            by_hand=life.by_hand and life.running,
-            **{key: value for key, value in more.items() if key in SeenVserver.__dataclass_fields__},
+            by_hand=by_hand,
+            by_hand_epoch=self._by_hand.get(name, 0),
         )
+
+    def _is_by_hand(self, name: str, life: Life) -> bool:
+        """Once it is ours it is adopted; else we remember under which word it was first seen."""
+        word = self._word(name)
+        mine = word is not None and word.owner == self._host and word.want is not Want.IGNORED
+        if life.by_hand and life.running and mine and self.now() < self._until:
+            life.by_hand, life.epoch = False, word.epoch if word else 0
+        if not (life.by_hand and life.running):
+            self._by_hand.pop(name, None)
+            return False
+        self._by_hand.setdefault(name, word.epoch if word else 0)
+        return True
 
     def _failing(self, name: str, life: Life) -> str:
         since = self._body.check_fails_since(name)
@@ -133,7 +140,7 @@ class SimulatedMachine:
         return "its health check fails" if min(self._scene.now - since, running_s) >= patience_s else ""
 
     def _ended(self, name: str, because: str) -> None:
-        word = self._told.assignments.get(name) if self._told else None
+        word = self._word(name)
         if word is not None and word.owner == self._host and "stop" not in self._busy.get(name, {}):
             self._fail(name, word.epoch, because)
 
@@ -164,12 +171,12 @@ class SimulatedMachine:
         self._next(name, step, self._phases(step), regular)
 
     def _is_regular(self, name: str) -> bool:
-        word = self._told.assignments.get(name) if self._told else None
+        word = self._word(name)
         return word is not None and word.target is None
 
     def _judge(self, name: str, step: Step) -> None:
         """Invariant 5, of what this agent was told."""
-        word = self._told.assignments.get(name) if self._told else None
+        word = self._word(name)
         if word is not None and word.want is Want.IGNORED:
             self._scene.breach(5, f"{self._host}: {step.name} {name}, which is ignored")
         if isinstance(step, Start) and word is not None and word.want is not Want.STARTED:
@@ -187,12 +194,15 @@ class SimulatedMachine:
     def _do(self, name: str, step: Step, action: Callable[[], None], rest: list[Phase], regular: bool) -> None:
         try:
             action()
+        except _Wait as wait:
+            self._next(name, step, [(TOLD_POLL_S, wait.action), *rest], regular)
         except NotNow:
             self._undo(step)
             self._over(name, step, "", regular)
         except FailoverError as error:
             self._undo(step)
-            self._over(name, step, str(error), regular)
+            late = isinstance(step, Start) and not self._is_present(step)
+            self._over(name, step, "" if late else str(error), regular)
         else:
             self._next(name, step, rest, regular)
 
@@ -255,8 +265,6 @@ class SimulatedMachine:
         here = not traits.fails_start_on or self._host in traits.fails_start_on
         if here and self._scene.fails(name, "start", traits.fails_start):
             raise Refused(f"the init of {name} does not start")
-        if self.now() >= self._until:
-            raise NotNow("the lease is over")
         copy = self._body.copy(name)
         if copy.kind is not Tree.LIVE or not copy.complete:
             self._scene.breach(8, f"{name} is started on {self._host} from a tree that is not complete")
@@ -270,11 +278,14 @@ class SimulatedMachine:
 
     def _check_word(self, step: Start) -> None:
         """A start may have waited long: the word that it obeys must be the present one, and the lease must run."""
+        if not self._is_present(step):
+            raise NotNow(f"epoch {step.epoch} is over, or the lease")
+
+    def _is_present(self, step: Start) -> bool:
         word = self._word(step.vserver.name)
-        if word is None or (word.owner, word.epoch) != (step.host, step.epoch):
-            raise NotNow(f"epoch {step.epoch} is over")
-        if self.now() >= self._until:
-            raise NotNow("the lease is over")
+        return (
+            word is not None and (word.owner, word.epoch) == (step.host, step.epoch) and self.now() < self._until
+        )
 
     def _word(self, name: str) -> Assignment | None:
         return self._told.assignments.get(name) if self._told else None
@@ -339,7 +350,7 @@ class SimulatedMachine:
             raise Refused(f"there is no live tree of {name} here")
         if step.final and life.running:
             raise Refused(f"{name} runs: this cannot be the last round")
-        draft |= {"content": copy.content, "writes": copy.content}
+        draft["content"] = copy.content
 
     def _arrive(self, step: Ship, draft: dict[str, Any], waited_s: float = 0.0) -> None:
         name, copy = step.vserver.name, self._body.copy(step.vserver.name)
@@ -347,7 +358,8 @@ class SimulatedMachine:
         self._body.may_be_read()
         word = other.told.assignments.get(name) if other.told else None
         if (word is None or word.epoch < step.epoch) and waited_s < TOLD_WAIT_S:
-            raise _Again(waited_s + TOLD_POLL_S)
+            again = partial(self._arrive, step, draft, waited_s + TOLD_POLL_S)
+            raise _Wait(partial(self._noting, step, draft, again))
         if copy.kind is not Tree.LIVE or copy.epoch > step.epoch:
             raise Unsafe(f"epoch {step.epoch} of {name} is over")
         if step.final and self._scene.fails(name, "move", self._scene.traits_of(name).fails_move):
@@ -408,13 +420,6 @@ class SimulatedMachine:
         return self.now() - max(times) if times else float("inf")
 
 
-class _Again(Exception):
-    """The receiving end waits for the word."""
-
-    def __init__(self, waited_s: float) -> None:
-        self.waited_s = waited_s
-
-
 def _is_ours(told: Told, name: str) -> bool:
     """Whether the manager has anything to do with it: what is ignored or not declared any more is left alone."""
     return name in told.cluster.vservers and told.assignments[name].want is not Want.IGNORED
@@ -423,6 +428,3 @@ def _is_ours(told: Told, name: str) -> bool:
 def _is_final(step: Step) -> bool:
     return isinstance(step, Ship) and step.final
 
-
-def every_s(vserver: Vserver) -> float:
-    return vserver.sync.every_s

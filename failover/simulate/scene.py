@@ -52,6 +52,7 @@ class Scene:
         self.written: list[Written] = []  # a tree's content is a set of indices into it
         self.started: dict[tuple[str, str], None] = {}
         self.stopped: dict[tuple[str, str], None] = {}
+        self.check_fails: dict[str, tuple[float, float]] = {}  # vserver -> from when until when, virtual time
         self.dirty = False
         self.stirred_at = 0.0
         self._failed: dict[tuple[str, str], int] = {}

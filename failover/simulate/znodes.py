@@ -45,13 +45,14 @@ class Follower(Protocol):
 
 
 class World:
-    """`clock` is the store's own. `wrote` is called with every transaction that was made, before anybody is told."""
+    """`clock` is the store's own. `wrote` is called with every transaction that was made, before anybody is told: which
+    paths, what was there before, and in which session."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.nodes: Mapping[str, Node] = {path: Node(b"", 0, clock()) for path in LAYOUT}  # never changed in place
         self.past: dict[str, Node] = {}  # history/…: nobody watches it
-        self.wrote: Callable[[Sequence[str], Mapping[str, Node]], None] = lambda paths, before: None
+        self.wrote: Callable[[Sequence[str], Mapping[str, Node], int], None] = lambda paths, before, session: None
         self.silent: Callable[[], None] = lambda: None  # called when a session was cut off: `next_expiry` is new
         self.down = False
         self._stores: list[Follower] = []
@@ -119,7 +120,7 @@ class World:
         gone = [path for path, node in self.nodes.items() if node.session == number]
         before = self.nodes
         self.nodes = {path: node for path, node in before.items() if path not in gone}
-        self._tell(gone, before)
+        self._tell(gone, before, number)
 
     # --- writes -------------------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class World:
             return False
         self._zxid += 1
         before, self.nodes, self.past = self.nodes, nodes, past
-        self._tell(touched, before)
+        self._tell(touched, before, number)
         return True
 
     def _perform(self, nodes: dict[str, Node], write: Write, session: int) -> str:
@@ -168,8 +169,8 @@ class World:
     def leave(self, store: Follower) -> None:
         self._stores = [other for other in self._stores if other is not store]
 
-    def _tell(self, paths: Sequence[str], before: Mapping[str, Node]) -> None:
-        self.wrote(paths, before)
+    def _tell(self, paths: Sequence[str], before: Mapping[str, Node], session: int) -> None:
+        self.wrote(paths, before, session)
         for store in tuple(self._stores):
             store.happened(paths)
 
