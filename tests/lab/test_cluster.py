@@ -6,6 +6,7 @@ One lab serves all tests of this file; each begins with everything up, v1 runnin
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -282,6 +283,21 @@ def test_a_move_to_a_lost_host_is_refused(lab: Lab) -> None:
     sample.await_("loss", lambda: sample.status(lab, ask)["hosts"][target]["state"] == "lost")
     code, said = refused(lab, ask, "move", sample.NAME, target)
     assert (code, f"{target} is lost" in said) == (4, True)
+
+
+def test_a_move_to_a_host_that_may_not_run_it_is_refused(lab: Lab) -> None:
+    source = owner_of(lab)
+    target, other = others(lab, source)
+    law = lab.exec(source, ["cat", "/etc/failover/cluster.yaml"]).stdout.decode()
+    narrow = re.sub(r"backups: \[.*\]", f"backups: [{other}]", re.sub(r"primary: \w+", f"primary: {source}", law))
+    lab.exec(source, ["sh", "-c", f"cat > /tmp/narrow.yaml <<'END'\n{narrow}\nEND"])
+    sample.failover(lab, source, "apply", "/tmp/narrow.yaml")
+    try:
+        code, said = refused(lab, source, "move", sample.NAME, target)
+        assert (code, f"{target} is neither its primary nor one of its backups" in said) == (4, True)
+        assert owner_of(lab) == source
+    finally:
+        sample.failover(lab, source, "apply")
 
 
 def test_a_backup_without_space_keeps_its_last_generation_and_says_so(lab: Lab) -> None:
