@@ -12,9 +12,11 @@ from failover import orders
 from failover.errors import FailoverError
 from failover.model import (
     Assignment,
+    Capacity,
     ClusterIntent,
     HostIntent,
     MoveWish,
+    Needs,
     State,
     View,
     Vserver,
@@ -83,6 +85,13 @@ def beside(seen: View, *others: Vserver, **words: str) -> View:
     cluster = replace(seen.cluster, vservers={**seen.cluster.vservers, **{other.name: other for other in others}})
     more = {name: Assignment(name, owner, 3) for name, owner in words.items()}
     return replace(seen, cluster=cluster, assignments={**seen.assignments, **more})
+
+
+def small(seen: View, host: str, memory_bytes: int, needs: Needs) -> View:
+    """The host has only so much memory, and v1 needs some."""
+    hosts = {**seen.cluster.hosts, host: replace(seen.cluster.hosts[host], capacity=Capacity(memory_bytes))}
+    vservers = {**seen.cluster.vservers, "v1": replace(seen.cluster.vservers["v1"], needs=needs)}
+    return replace(seen, cluster=replace(seen.cluster, hosts=hosts, vservers=vservers))
 
 
 def given(view: View, order: Order) -> View:

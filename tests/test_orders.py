@@ -8,7 +8,7 @@ import pytest
 
 from failover import orders
 from failover.errors import BadInput, Refused
-from failover.model import ClusterIntent, HostIntent, MoveWish, View, VserverIntent, Want
+from failover.model import ClusterIntent, HostIntent, MoveWish, Needs, View, VserverIntent, Want
 from failover.plan import plan
 from tests.orders import (
     ACCEPT,
@@ -39,6 +39,7 @@ from tests.orders import (
     do,
     given,
     silent,
+    small,
     wishing,
 )
 from tests.views import V1, owned, view
@@ -83,6 +84,21 @@ PLACES: Rows = {
     ),
     "a drained host is refused": (view(word=owned(), drained=("beta",)), MOVE, No(Refused, "beta is drained")),
     "a lost host is refused": (view(word=owned(), lost=("beta",)), MOVE, No(Refused, "beta is lost")),
+    "a move beside one that must be apart is refused with its name": (
+        beside(view(word=owned(), vserver=replace(V1, apart_from=("db1",))), DB1, db1="beta"),
+        MOVE,
+        No(Refused, "v1 may not go to beta: beta runs db1, which must be apart from it"),
+    ),
+    "a move without room is refused": (
+        small(beside(HEALTHY, replace(DB1, needs=Needs(2**30)), db1="beta"), "beta", 2**30, Needs(2**30)),
+        MOVE,
+        No(Refused, "v1 may not go to beta: beta has 0.0G of memory free, and it needs 1.0G"),
+    ),
+    "a move to where one of the set may never run is refused with its name": (
+        beside(HEALTHY, replace(DB1, backups=("gamma",), together_with=("v1",)), db1="alpha"),
+        MOVE,
+        No(Refused, "v1 may not go to beta: beta may not run db1, which must be together with it"),
+    ),
     "a host on which it failed may be named by an operator": (
         view(word=owned(failed_on=("beta",))),
         MOVE,
@@ -249,6 +265,11 @@ STATES: Rows = {
     ),
     "the hosts on which it failed are forgiven": (
         view(word=owned(failed_on=("beta",))),
+        CLEAR,
+        Does({"v1": VserverIntent(cleared_epoch=7)}, awaits=("v1",)),
+    ),
+    "the hosts that could not take it are forgiven": (
+        view(word=owned(unreached=("beta",))),
         CLEAR,
         Does({"v1": VserverIntent(cleared_epoch=7)}, awaits=("v1",)),
     ),

@@ -109,7 +109,21 @@ TAKEOVERS: Rows = {
     "a person vouches that the host is off": (
         silent(HEALTHY, "alpha", 2.5),
         OFF,
+        Does(
+            {"v1": AWAY, "alpha": HostIntent(vouched=40)},
+            "alpha counts as off until it renews its lease",
+            ("v1",),
+        ),
+    ),
+    "... also when what it owns must wait for another word": (
+        silent(view(word=owned(), age={"beta": 90.0, "gamma": 91.0}), "alpha", 2.5),
+        OFF,
         Does({"alpha": HostIntent(vouched=40)}, "alpha counts as off until it renews its lease", ("v1",)),
+    ),
+    "... and for a host that owns nothing": (
+        silent(HEALTHY, "beta", 2.5),
+        do(orders.takeover, "beta", confirmed_off=True),
+        Does({"beta": HostIntent(vouched=40)}, "beta counts as off until it renews its lease"),
     ),
     "... but not for one that evidently runs": (
         silent(HEALTHY, "alpha", 1.5),

@@ -12,8 +12,8 @@ from typing import Any
 
 from failover.cli.operate import Commands
 from failover.model import Assignment, State, View, Vserver, Want
-from failover.orders import is_drained, wanted
-from failover.plan import alive, own_report, replica_age, verdicts
+from failover.orders import is_drained
+from failover.plan import alive, intent_of, own_report, replica_age, verdicts, wanted
 
 WIDTH = 80
 Rows = list[tuple[str, ...]]
@@ -63,8 +63,7 @@ def lines(view: View, *, coloured: bool = False) -> list[str]:
 
 def _shown(view: View) -> dict[str, Vserver]:
     """What was removed is shown no more."""
-    intents = view.intents.vservers
-    return {name: it for name, it in view.cluster.vservers.items() if name not in intents or not intents[name].removed}
+    return {name: it for name, it in view.cluster.vservers.items() if not intent_of(view, name).removed}
 
 
 def _disarmed(view: View, coloured: bool) -> list[str]:

@@ -21,7 +21,7 @@ from failover.orders.order import (
     pending,
     taken,
 )
-from failover.plan import alive, judge, judge_move
+from failover.plan import alive, judge, judge_move, without
 from failover.timing import PROFILES
 
 
@@ -31,9 +31,10 @@ def takeover(view: View, host: str, *, confirmed_off: bool = False) -> Order:
     must_be_obeyed(view)
     owned = owned_by(view, host_of(view, host))
     awaited = tuple(Awaited(word.vserver, word.epoch, lambda word: word.owner != host) for word in owned)
+    fenced = Order()
     if confirmed_off:
-        return replace(fence(view, host), awaited=awaited)
-    if not owned:
+        fenced, view = fence(view, host), without(view, (host,))
+    elif not owned:
         return Order(notice=f"{host} owns nothing")
     going = [word for word in owned if word.target is None and pending(view, word) is None]
     if alive(view, host):
@@ -42,11 +43,11 @@ def takeover(view: View, host: str, *, confirmed_off: bool = False) -> Order:
             raise Refused("; ".join(stuck), hint="add or repair a backup, or move the others one by one")
     else:
         going = [word for word in going if not _stuck(view, word)]
-        if all(_stuck(view, word) for word in owned):
+        if not confirmed_off and all(_stuck(view, word) for word in owned):
             why = "; ".join(f"{word.vserver}: {_stuck(view, word)}" for word in owned)
             raise Refused(f"{host} is lost, and nobody may take over what it owns: {why}", hint=_way_out(view, owned))
     wishes = {word.vserver: moving(MoveWish(None, word.epoch)) for word in going}
-    return Order(frozen_map(wishes), awaited=awaited)
+    return replace(fenced, vservers=frozen_map(wishes), awaited=awaited)
 
 
 def _stuck(view: View, word: Assignment) -> str:

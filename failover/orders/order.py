@@ -19,6 +19,7 @@ from failover.model import (
     Want,
     frozen_map,
 )
+from failover.plan import intent_of, wanted
 
 _I = TypeVar("_I", VserverIntent, HostIntent, ClusterIntent)
 
@@ -74,12 +75,6 @@ def host_of(view: View, name: str) -> str:
     return name
 
 
-def wanted(view: View, vserver: Vserver) -> Want:
-    """By a command, else by cluster.yaml."""
-    intent = intent_of(view, vserver.name)
-    return Want.IGNORED if intent.removed else intent.want or vserver.want
-
-
 def must_be_obeyed(view: View) -> None:
     """What shall be done must not wait in secret: neither for somebody who leads, nor for `arm`."""
     disarmed = view.intents.cluster
@@ -127,10 +122,6 @@ def owned_by(view: View, host: str) -> list[Assignment]:
     vservers = view.cluster.vservers
     words = (word for word in view.assignments.values() if word.owner == host and word.vserver in vservers)
     return [word for word in words if wanted(view, vservers[word.vserver]) is not Want.IGNORED]
-
-
-def intent_of(view: View, name: str) -> VserverIntent:
-    return view.intents.vservers.get(name) or VserverIntent()
 
 
 def pending(view: View, now: Assignment) -> MoveWish | None:

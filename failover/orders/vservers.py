@@ -11,17 +11,15 @@ from failover.orders.order import (
     Awaited,
     Order,
     host_of,
-    intent_of,
     moving,
     must_be_at_rest,
     must_be_obeyed,
     pending,
     taken,
     vserver_of,
-    wanted,
     word_of,
 )
-from failover.plan import alive, judge, judge_move, own_report
+from failover.plan import alive, intent_of, judge, judge_move, own_report, wanted
 
 # --- where it is ------------------------------------------------------------------------------------------------------
 
@@ -56,7 +54,7 @@ def _move(view: View, vserver: Vserver, host: str, *, stay: bool) -> Order:
     verdict = judge_move(view, vserver, replace(now, failed_on=()), host)
     if not verdict.may:
         raise Refused(f"{name} may not go to {host}: {host} {verdict.because}")
-    along = [word for mate in _mates(view, name) if (word := view.assignments.get(mate)) and word.owner != host]
+    along = _companions(view, name, host)
     awaited += [Awaited(word.vserver, word.epoch, lambda word: word.owner == host) for word in along]
     notice = f"{name} takes {' and '.join(word.vserver for word in along)} along" if along else ""
     return Order(_wish(name, moving(MoveWish(host, now.epoch, stay=stay))), notice=notice, awaited=tuple(awaited))
@@ -186,19 +184,19 @@ def clear(view: View, name: str) -> Order:
 
 
 def _to_forgive(now: Assignment, report: VserverReport | None) -> bool:
-    return bool(now.failed_on) or (report is not None and report.state is State.ERROR)
+    return bool(now.failed_on or now.unreached) or (report is not None and report.state is State.ERROR)
 
 
-def _mates(view: View, name: str) -> list[str]:
-    """The others of its set; together_with binds both sides."""
-    vservers = [vserver for vserver in view.cluster.vservers.values() if wanted(view, vserver) is not Want.IGNORED]
+def _companions(view: View, name: str, host: str) -> list[Assignment]:
+    """The words of those that must be where it is and will come along; together_with binds both sides."""
     found, grown = {name}, set[str]()
     while found != grown:
         grown = set(found)
-        for vserver in vservers:
+        for vserver in view.cluster.vservers.values():
             if vserver.name in found or found & set(vserver.together_with):
                 found |= {vserver.name, *vserver.together_with}
-    return sorted(found & {vserver.name for vserver in vservers} - {name})
+    words = [view.assignments[mate] for mate in sorted(found - {name}) if mate in view.assignments]
+    return [word for word in words if word.want is Want.STARTED and alive(view, word.owner) and word.owner != host]
 
 
 def _wish(
