@@ -87,6 +87,7 @@ class _Reader:
         found = match(Pairs(outline, tree.mark), STORY, waived)
         if cluster is not None and not isinstance(cluster, Pairs):
             found.report(("cluster",), "is not a group of keys", _CLUSTER_HINT)
+            del found.values["cluster"]
         law = cluster if isinstance(cluster, Pairs) else Pairs((), tree.mark)
         return cls(where, text.splitlines(), tree, found, law)
 
@@ -102,7 +103,7 @@ class _Reader:
     def events(self) -> tuple[Event, ...]:
         if "cluster" in self.found.values:
             self._cluster("cluster")
-        if "events" not in self.found.values:
+        if "events" not in self.found.values and not self.found.problems:
             self.found.report((), "has no events", "events: [{at: 2s, do: power-off hostA}]")
         events = self._events() or ()
         if self.found.problems:
@@ -159,7 +160,7 @@ class _Reader:
         event = told.event
         if event.word == "remove":
             self.removed.add(event.vserver)
-        if told.group is None or Kind.GROUP not in WORDS[event.word].takes:
+        if told.complaints or told.group is None or Kind.GROUP not in WORDS[event.word].takes:
             return event
         return self._changed(path, event, told.group)
 
