@@ -61,9 +61,7 @@ class Machine(Protocol):
 
 
 class Agent:
-    def __init__(
-        self, store: Store, machine: Machine, timing: Timing, wall: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, store: Store, machine: Machine, timing: Timing, wall: Callable[[], float] = time.time) -> None:
         self._store, self._machine, self._timing, self._wall = store, machine, timing, wall
         self._sent_at = float("-inf")
         self._said: Report | None = None

@@ -218,7 +218,9 @@ class Body:
             raise Unsafe(f"{self.host} was not told that {source} owns {name} under epoch {epoch}")
         copy = self.copy(name)
         if self.disk_full or self.disk_error:
-            raise Refused(f"no space left on {self.host} for {name}" if self.disk_full else f"disk error on {self.host}")
+            raise Refused(
+                f"no space left on {self.host} for {name}" if self.disk_full else f"disk error on {self.host}"
+            )
         if copy.kind is Tree.LIVE:
             raise Refused(f"{self.host} has a live tree of {name}")
         if copy.kind is Tree.REPLICA and copy.content == content and not copy.diverged and copy.generation:

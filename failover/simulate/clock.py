@@ -91,8 +91,8 @@ class Clock:
         self._ahead_s = 0.0
         self.rate = 1.0
 
-    def boot(self) -> None:
-        self._since, self._shown = self._scheduler.now, 0.0
+    def boot(self, uptime_s: float = 0.0) -> None:
+        self._since, self._shown = self._scheduler.now, uptime_s
 
     def drift(self, share: float) -> None:
         """0.01: it gains one second in a hundred."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from agents.agent import Agent
+from agents.steps import Shipped
 from failover.daemon import Turner
 from failover.leader import Leader
 from failover.simulate.body import Body
@@ -40,12 +41,13 @@ class Host:
         self.body = Body(name, scene, self.clock)
         self._random = scene.random(name)
         self.session: int | None = None  # of the agent, as its session file has it
+        self.shipped: dict[str, dict[str, Shipped]] = {}  # what the first agent knows of the backups
         self.machine: SimulatedMachine | None = None
         self.agent_store: MemoryStore | None = None
         self.leader_store: MemoryStore | None = None
         self.agent = self._process("agent", self._make_agent)
         self.leader = self._process("leader", self._make_leader)
-        self._power = self._stalls = self._guards = 0  # counts, so that what is overtaken does not happen
+        self.power = self._stalls = self._guards = 0  # counts, so that what is overtaken does not happen
 
     def _process(self, name: str, make: Callable[[], Turner]) -> Process:
         troubled = partial(self._scene.breach, 0)
@@ -60,9 +62,9 @@ class Host:
 
     # --- power --------------------------------------------------------------------------------------------------------
 
-    def begin(self, *, at_once: bool) -> None:
-        """It is on when the story begins; its daemons start within half a second."""
-        self._power_on()
+    def begin(self, *, at_once: bool, uptime_s: float = 0.0) -> None:
+        """It is on already; its daemons start within half a second."""
+        self._power_on(uptime_s)
         self._scene.scheduler.after(0.0 if at_once else self._random.uniform(0.0, 0.5), self._if_same_power(self._run))
 
     def power_on(self) -> None:
@@ -72,13 +74,13 @@ class Host:
         self._scene.say(f"{self.name} is switched on")
         self._scene.scheduler.after(self._random.uniform(*BOOT_S), self._if_same_power(self._run))
 
-    def _power_on(self) -> None:
-        self.clock.boot()
+    def _power_on(self, uptime_s: float = 0.0) -> None:
+        self.clock.boot(uptime_s)
         self.body.power_on()
 
     def _if_same_power(self, action: Action) -> Action:
-        power = self._power
-        return lambda: action() if power == self._power else None
+        power = self.power
+        return lambda: action() if power == self.power else None
 
     def _run(self) -> None:
         self._scene.stir()
@@ -89,7 +91,7 @@ class Host:
     def power_off(self) -> None:
         if not self.body.powered:
             return
-        self._power += 1
+        self.power += 1
         self._stalls += 1
         self._guards += 1
         self._scene.say(f"{self.name} has no power")
@@ -104,6 +106,7 @@ class Host:
     def _make_agent(self) -> Turner:
         scene = self._scene
         self.machine = SimulatedMachine(self.body, self._peer, self.agent, self._random)
+        self.machine.shipped, self.shipped = self.shipped, {}
         self.agent_store = MemoryStore(
             scene.world,
             role="agent",
@@ -165,6 +168,17 @@ class Host:
     def agent_starts(self, after_s: float = 0.0) -> None:
         if self.body.powered:
             self._scene.scheduler.after(after_s, self._if_same_power(self.agent.start))
+
+    def agent_restarts(self) -> None:
+        if self.agent.alive:
+            self.agent_dies()
+            self.agent_starts(AGENT_AGAIN_S)
+
+    def drift(self, share: float) -> None:
+        self.clock.drift(share)
+        self.body.guard.rearm()
+        self.agent.wake()
+        self.leader.wake()
 
     def agent_hangs(self, length_s: float) -> None:
         """A guard that works kills it when it is silent for too long."""

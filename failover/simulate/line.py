@@ -1,8 +1,8 @@
 """How the words of one process reach the store, and how the answers come back.
 
-    Direct    at once; the contract suite plays with it
-    Wire      after a delay, in order; what is sent while a direction is cut waits, as in a TCP connection, until the
-              direction is back or the connection is given up
+Direct    at once; the contract suite plays with it
+Wire      after a delay, in order; what is sent while a direction is cut waits, as in a TCP connection, until the
+          direction is back or the connection is given up
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ from agents.steps import (
 from failover.errors import FailoverError, Refused, Unreachable, Unsafe
 from failover.model import Assignment, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
-from failover.simulate.scene import Scene
 
 FAILURES = 16  # remembered per vserver
 TOLD_WAIT_S, TOLD_POLL_S = 2.0, 0.1  # so long the receiving end waits for the word that the sender obeys
@@ -283,9 +282,7 @@ class SimulatedMachine:
 
     def _is_present(self, step: Start) -> bool:
         word = self._word(step.vserver.name)
-        return (
-            word is not None and (word.owner, word.epoch) == (step.host, step.epoch) and self.now() < self._until
-        )
+        return word is not None and (word.owner, word.epoch) == (step.host, step.epoch) and self.now() < self._until
 
     def _word(self, name: str) -> Assignment | None:
         return self._told.assignments.get(name) if self._told else None
@@ -427,4 +424,3 @@ def _is_ours(told: Told, name: str) -> bool:
 
 def _is_final(step: Step) -> bool:
     return isinstance(step, Ship) and step.final
-
