@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -61,8 +61,8 @@ class Machine(Protocol):
 
 
 class Agent:
-    def __init__(self, store: Store, machine: Machine, timing: Timing) -> None:
-        self._store, self._machine, self._timing = store, machine, timing
+    def __init__(self, store: Store, machine: Machine, timing: Timing, wall: Callable[[], float] = time.time) -> None:
+        self._store, self._machine, self._timing, self._wall = store, machine, timing, wall
         self._sent_at = float("-inf")
         self._said: Report | None = None
         self._said_at = float("-inf")
@@ -130,7 +130,7 @@ class Agent:
         """Say what is new at once, and what only got older now and then."""
         new = self._said is None or _ageless(report) != _ageless(self._said)
         if new or now >= self._said_at + REPORT_AGE_S:
-            self._store.report(replace(report, at=time.time()))
+            self._store.report(replace(report, at=self._wall()))
             self._said, self._said_at = report, now
 
 
