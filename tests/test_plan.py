@@ -38,6 +38,14 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(says={"beta": STOPPED_TREE}, lost=("alpha",)),
         ("beta", None, Kind.FIRST),
     ),
+    "... but not before the primary has had time to boot": (
+        view(says={"beta": STOPPED_TREE}, lost=("alpha",), led_at=NOW - 59),
+        "hold: alpha, its primary, is waited for",
+    ),
+    "... or to report": (
+        view(says={"beta": STOPPED_TREE}, unreported=("alpha",), led_at=NOW - 59),
+        "hold: alpha, its primary, is waited for",
+    ),
     "without a tree anywhere nothing is started": (view(), "hold: no host that is up has its tree"),
     "a vserver found running is adopted where it runs": (
         view(says={"gamma": VserverReport(State.RUNNING, 0), "alpha": STOPPED_TREE}),
