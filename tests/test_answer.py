@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 
 from failover import orders
-from failover.cli.answer import Answer, answer_to, give
-from failover.model import Assignment, Hold, State, View, VserverReport, Want
+from failover.cli.answer import Answer, answer_to, follow, give
+from failover.errors import Refused
+from failover.model import Assignment, Event, Hold, State, View, VserverReport, Want
 from failover.orders import Awaited
+from failover.store import Change
 from tests.orders import HEALTHY
 from tests.stores import InMemory
 from tests.views import owned, view
@@ -108,3 +111,24 @@ def test_an_order_is_written_with_who_gave_it_and_its_notice_is_said(capsys: pyt
         "alpha is drained; it owns 1 vservers",
         "the manager starts, stops and moves nothing by itself until: failover arm",
     ]
+
+
+def test_a_no_says_all_that_was_decided_since_the_order() -> None:
+    stores = InMemory()
+    leader, operator = stores.fresh("leader", "alpha"), stores.fresh("operator")
+    operator.apply(HEALTHY.cluster, "")
+    assert leader.lead()
+    reasons = (
+        "first start",
+        "an operator moves it",
+        "an operator moves it",
+        "beta could not start it",
+        "it has arrived",
+    )
+    for epoch, because in enumerate(reasons, 1):
+        word = owned(epoch=epoch, because=because)
+        assert leader.commit(Change((word,), events=(Event("planned", 1.0, because, "v1", "alpha", epoch),)))
+    assert leader.commit(Change(events=(Event("running", 1.0, "v1 runs on alpha", "v1", "alpha", 5),)))
+    waiting = Namespace(no_wait=False, timeout=5.0)
+    with pytest.raises(Refused, match=r"^v1: an operator moves it; beta could not start it; it has arrived$"):
+        follow(operator, waiting, [Awaited("v1", 1, lambda word: word.owner == "beta")])

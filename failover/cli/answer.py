@@ -65,7 +65,7 @@ def follow(store: Store, options: Namespace, wishes: Sequence[Awaited]) -> None:
                 said.add(answer.text)
                 print(answer.text, flush=True)
             if answer.done is False:
-                refused.append(answer.text)
+                refused.append(_since(store, wish, answer.text))
             if answer.done is not None:
                 waiting.remove(wish)
         time.sleep(LOOK_S)
@@ -74,6 +74,17 @@ def follow(store: Store, options: Namespace, wishes: Sequence[Awaited]) -> None:
     if waiting:
         names = ", ".join(wish.vserver for wish in waiting)
         raise Unreachable(f"no answer within {options.timeout:g} s for {names}", hint="failover status says more")
+
+
+def _since(store: Store, wish: Awaited, last: str) -> str:
+    """All that was decided since the order: the reason for a no may be older than the last word."""
+    name = wish.vserver
+    decided = [
+        event.text
+        for event in store.history()
+        if event.vserver == name and event.epoch > wish.epoch and event.kind != "running"
+    ]
+    return f"{name}: {'; '.join(dict.fromkeys([*decided, last.removeprefix(f'{name}: ')]))}"
 
 
 def answer_to(view: View, wish: Awaited, *, patient: bool) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from failover.model import Assignment, Hold, Kind, State, Vserver, VserverIntent, VserverReport, Want
+from failover.model import Assignment, Hold, Kind, MoveWish, State, Vserver, VserverIntent, VserverReport, Want
 from failover.plan import found, lost, moves
 from failover.plan.board import Board, alive, intent_of, own_report, stays_on_shutdown, wanted
 from failover.plan.first import first
@@ -30,7 +30,7 @@ def decide(board: Board, vserver: Vserver) -> Change | Hold | None:
         return assign(board, replace(word, failed_on=(), unreached=()), "an operator says: try again")
     if not alive(view, word.owner):
         return found.where_nobody_put_it(board, vserver, word) or lost.lost(board, vserver, word, intent, wish)
-    return _owned(board, vserver, word, intent)
+    return _owned(board, vserver, word, intent, wish)
 
 
 def _wanted_otherwise(board: Board, vserver: Vserver, word: Assignment, want: Want) -> Change | Hold:
@@ -52,14 +52,16 @@ def _again(board: Board, vserver: Vserver, word: Assignment, want: Want) -> Chan
     return assign(board, replace(word, want=Want.STARTED, again=False), "it has stopped and is started again")
 
 
-def _owned(board: Board, vserver: Vserver, word: Assignment, intent: VserverIntent) -> Change | Hold | None:
+def _owned(
+    board: Board, vserver: Vserver, word: Assignment, intent: VserverIntent, wish: MoveWish | None
+) -> Change | Hold | None:
     report = own_report(board.view, word)
     if report is None:
         return None  # the agent has not obeyed this epoch yet
     if word.target is not None:
         return moves.handing_over(board, vserver, word, report)
-    if intent.move is not None and intent.move.epoch == word.epoch:
-        return moves.wished(board, vserver, word, intent.move)
+    if wish is not None:
+        return moves.wished(board, vserver, word, wish)
     if intent.restart_epoch == word.epoch and word.want is Want.STARTED:
         return assign(board, replace(word, want=Want.STOPPED, again=True), "an operator restarts it")
     if (strange := found.where_nobody_put_it(board, vserver, word)) is not None:

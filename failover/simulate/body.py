@@ -1,4 +1,4 @@
-"""What lies and runs on one simulated host and outlives its agent: processes, addresses, trees, what was told, the guard.
+"""What lies and runs on one simulated host and outlives its agent: processes, addresses, trees, the guard.
 
 Rule 1: a vserver runs here if its processes run, are not frozen, and the fence lets its traffic pass.
 Rule 2: the receiving end of a sync obeys only the owner of the epoch that it was told, never writes into a live tree,

@@ -4,8 +4,8 @@
 
 Rule 1: equal arguments give equal outcomes, in any process: no wall clock, no thread, one seed, no order of a set.
 Rule 2: after every action that touched what an invariant speaks of, the invariants are checked.
-Rule 3: idle time is left out (`fast_forward`): when nothing but renewals and regular rounds has happened for a while, all
-        that is regular moves along to the next moment that decides something. It changes nothing in the outcome.
+Rule 3: idle time is left out (`fast_forward`): when nothing but renewals and regular rounds has happened for a while,
+        all that is regular moves along to the next moment that decides something. It changes nothing in the outcome.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ class Universe:
         self.scene.world.silent = self._await_expiry
         self.scene.scheduler.after_each = self._after_each
         setup.begin(self.scene, self.hosts, initial)
+        self.record.begin()
 
     def _add_host(self, name: str) -> None:
         host = Host(name, self.scene, lambda other: self.hosts[other].body)

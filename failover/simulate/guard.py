@@ -1,4 +1,4 @@
-"""The guard of a simulated host, and the kernel's fence: what may run ends when its lease ends, whatever the agent does.
+"""The guard of a simulated host, and the kernel's fence: what may run ends when its lease ends.
 
 Rule 1: a vserver that was ever named is frozen at the end that the last word naming it gave; nothing else moves an end.
 Rule 2: the fence closes by itself at the same end: it needs neither guard nor agent.

@@ -67,9 +67,9 @@ class Direct:
 
 
 class Wire:
-    """`is_there`, `is_back`: whether the directions are up. `later(delay, action)`: the scheduler, for the store's side.
-    `inside(delay, action)`: the same for the process, which may hang or be dead. `delay_s`: drawn for each message;
-    `retry_s`: for each attempt to connect."""
+    """`is_there`, `is_back`: whether the directions are up. `later(delay, action)`: the scheduler, for the store's
+    side. `inside(delay, action)`: the same for the process, which may hang or be dead. `delay_s`: drawn for each
+    message; `retry_s`: for each attempt to connect."""
 
     def __init__(
         self,

@@ -35,7 +35,10 @@ class Record:
         self._ran_until: dict[tuple[str, str], float] = {}
         self._accounted: dict[str, int] = {}  # the epoch of the last takeover whose loss is known
         self._said: dict[str, str] = {}
-        scene.world.wrote = self._wrote
+
+    def begin(self) -> None:
+        """What was there before the story is not written down."""
+        self._scene.world.wrote = self._wrote
 
     def words(self) -> dict[str, Assignment]:
         nodes = self._scene.world.nodes

@@ -1,4 +1,4 @@
-"""What all that is simulated shares: the clock, the links, the store, the traits, and what was seen and written down.
+"""What all that is simulated shares: the clock, the links, the store, the traits, and what is written down.
 
 Rule: whoever changes something that an invariant speaks of calls `touch`; whoever does more than the regular rounds of
 an idle cluster calls `stir`.
