@@ -38,6 +38,14 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(says={"beta": STOPPED_TREE}, lost=("alpha",)),
         ("beta", None, Kind.FIRST),
     ),
+    "... but not before the primary has had time to boot": (
+        view(says={"beta": STOPPED_TREE}, lost=("alpha",), led_at=NOW - 59),
+        "hold: alpha, its primary, is waited for",
+    ),
+    "... or to report": (
+        view(says={"beta": STOPPED_TREE}, unreported=("alpha",), led_at=NOW - 59),
+        "hold: alpha, its primary, is waited for",
+    ),
     "without a tree anywhere nothing is started": (view(), "hold: no host that is up has its tree"),
     "a vserver found running is adopted where it runs": (
         view(says={"gamma": VserverReport(State.RUNNING, 0), "alpha": STOPPED_TREE}),
@@ -172,6 +180,10 @@ CASES: dict[str, tuple[View, Expected]] = {
     # move
     "an operator's move asks the owner to hand over": (
         view(word=owned(), intent=VserverIntent(move=MoveWish("gamma", 7))),
+        ("alpha", "gamma", Kind.FIRST),
+    ),
+    "a move and a stop at once are one change": (
+        view(word=owned(), intent=VserverIntent(want=Want.STOPPED, move=MoveWish("gamma", 7))),
         ("alpha", "gamma", Kind.FIRST),
     ),
     "a wish for an older epoch is not obeyed": (

@@ -93,6 +93,10 @@ CASES: dict[str, tuple[View, Expected]] = {
         ),
         ("alpha", "beta", Kind.FIRST),
     ),
+    "... nor does what an operator has forgiven": (
+        view(word=owned(failed_at=(NOW - 1,)), intent=VserverIntent(cleared_epoch=7)),
+        ("alpha", None, Kind.FIRST),
+    ),
     "what cannot be stopped is not moved": (
         view(
             word=owned(want=Want.STOPPED),

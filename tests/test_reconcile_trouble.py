@@ -248,6 +248,12 @@ LEAVING: dict[str, Case] = {
         LEASED,
         ("ship gamma",),
     ),
+    "leaving: a stop that failed is left to the leader": (
+        told(owned(), vserver=KEEP),
+        replace(RUNS, shipped=SHIPPED, failed={"stop": (7, "it will not die")}),
+        LEASED,
+        (),
+    ),
     "leaving: what was frozen is stopped": (told(owned(), vserver=KEEP), FROZEN, LEASED, ("stop",)),
     "leaving: what may move runs on until the leader moves it": (
         told(owned()),

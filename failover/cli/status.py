@@ -12,8 +12,7 @@ from typing import Any
 
 from failover.cli.operate import Commands
 from failover.model import Assignment, State, View, Vserver, Want
-from failover.orders import is_drained
-from failover.plan import alive, intent_of, own_report, replica_age, verdicts, wanted
+from failover.plan import alive, intent_of, is_drained, own_report, replica_age, verdicts, wanted
 
 WIDTH = 80
 Rows = list[tuple[str, ...]]

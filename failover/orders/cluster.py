@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from failover.errors import Refused
 from failover.model import Assignment, Cluster, State, View, VserverIntent, frozen_map
-from failover.orders.order import Order, is_drained
-from failover.plan import alive, intent_of
+from failover.orders.order import Order
+from failover.plan import alive, intent_of, is_drained
 
 
 def disarm(view: View, *, reason: str = "") -> Order:

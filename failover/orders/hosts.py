@@ -14,14 +14,13 @@ from failover.orders.order import (
     Awaited,
     Order,
     host_of,
-    is_drained,
     moving,
     must_be_obeyed,
     owned_by,
     pending,
     taken,
 )
-from failover.plan import alive, judge, judge_move, without
+from failover.plan import alive, is_drained, judge, judge_move, without
 from failover.timing import PROFILES
 
 

@@ -134,12 +134,6 @@ def moving(wish: MoveWish | None) -> Callable[[VserverIntent], VserverIntent]:
     return lambda intent: replace(intent, move=wish)
 
 
-def is_drained(view: View, host: str) -> bool:
-    """A drain with an end is over then by itself."""
-    intent = view.intents.hosts.get(host)
-    return intent is not None and intent.drained and (intent.until_at is None or view.now < intent.until_at)
-
-
 def _nearest(word: str, known: Iterable[str]) -> str:
     names = {name.casefold(): name for name in sorted(known)}
     close = difflib.get_close_matches(word.casefold(), names, n=1)

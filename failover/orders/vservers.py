@@ -19,7 +19,7 @@ from failover.orders.order import (
     vserver_of,
     word_of,
 )
-from failover.plan import alive, intent_of, judge, judge_move, own_report, wanted
+from failover.plan import alive, companions, intent_of, judge, judge_move, own_report, wanted
 
 # --- where it is ------------------------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def _move(view: View, vserver: Vserver, host: str, *, stay: bool) -> Order:
     verdict = judge_move(view, vserver, replace(now, failed_on=()), host)
     if not verdict.may:
         raise Refused(f"{name} may not go to {host}: {host} {verdict.because}")
-    along = _companions(view, name, host)
+    along = companions(view, vserver, host)
     awaited += [Awaited(word.vserver, word.epoch, lambda word: word.owner == host) for word in along]
     notice = f"{name} takes {' and '.join(word.vserver for word in along)} along" if along else ""
     return Order(_wish(name, moving(MoveWish(host, now.epoch, stay=stay))), notice=notice, awaited=tuple(awaited))
@@ -185,18 +185,6 @@ def clear(view: View, name: str) -> Order:
 
 def _to_forgive(now: Assignment, report: VserverReport | None) -> bool:
     return bool(now.failed_on or now.unreached) or (report is not None and report.state is State.ERROR)
-
-
-def _companions(view: View, name: str, host: str) -> list[Assignment]:
-    """The words of those that must be where it is and will come along; together_with binds both sides."""
-    found, grown = {name}, set[str]()
-    while found != grown:
-        grown = set(found)
-        for vserver in view.cluster.vservers.values():
-            if vserver.name in found or found & set(vserver.together_with):
-                found |= {vserver.name, *vserver.together_with}
-    words = [view.assignments[mate] for mate in sorted(found - {name}) if mate in view.assignments]
-    return [word for word in words if word.want is Want.STARTED and alive(view, word.owner) and word.owner != host]
 
 
 def _wish(

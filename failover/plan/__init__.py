@@ -29,14 +29,14 @@ from dataclasses import dataclass, replace
 from failover.model import Assignment, Hold, Memory, MoveWish, Verdict, View, Vserver
 from failover.plan import decide, disarm, freshness
 from failover.plan import verdicts as judging
-from failover.plan.board import Board, alive, intent_of, own_report, wanted
+from failover.plan.board import Board, alive, intent_of, is_drained, own_report, wanted
 from failover.plan.memory import remembered
 from failover.plan.order import in_order
 from failover.store import Change
 
 __all__ = [
-    "Plan", "alive", "intent_of", "judge", "judge_move", "own_report", "plan", "replica_age", "verdicts", "wanted",
-    "without",
+    "Plan", "alive", "companions", "intent_of", "is_drained", "judge", "judge_move", "own_report", "plan",
+    "replica_age", "verdicts", "wanted", "without",
 ]  # fmt: skip
 
 
@@ -94,9 +94,16 @@ def judge(view: View, vserver: Vserver, host: str, accepted: MoveWish | None = N
 
 def judge_move(view: View, vserver: Vserver, word: Assignment, host: str) -> Verdict:
     """Whether the owner may hand it, and the set that must be together with it, over to `host`."""
-    from failover.plan.moves import judge_set
+    from failover.plan import moves
 
-    return judge_set(Board(view), vserver, word, host)
+    return moves.judge_set(Board(view), vserver, word, host)
+
+
+def companions(view: View, vserver: Vserver, host: str) -> list[Assignment]:
+    """The words of those that must be where it is, and come along when it moves to `host`."""
+    from failover.plan import moves
+
+    return moves.companions(Board(view), vserver, host)
 
 
 def replica_age(view: View, vserver: Vserver, host: str) -> float | None:

@@ -108,12 +108,9 @@ class Board:
 
     def drained(self, host: str) -> bool:
         intent = self.view.intents.hosts.get(host)
-        if intent is None or not intent.drained:
-            return False
-        if intent.until_at is None:
-            return True
-        self.later(intent.until_at)
-        return self.now < intent.until_at
+        if intent is not None and intent.drained and intent.until_at is not None:
+            self.later(intent.until_at)
+        return is_drained(self.view, host)
 
     def free_since(self, host: str) -> float:
         """Since when it is up and not drained, on the store's clock; in the future when it is not."""
@@ -208,6 +205,12 @@ def vouched(view: View, host: str) -> bool:
     """An operator said that it is off, and it has not written since."""
     lease, intent = view.leases.get(host), view.intents.hosts.get(host)
     return lease is not None and intent is not None and intent.vouched == lease.version
+
+
+def is_drained(view: View, host: str) -> bool:
+    """A drain with an end is over then by itself."""
+    intent = view.intents.hosts.get(host)
+    return intent is not None and intent.drained and (intent.until_at is None or view.now < intent.until_at)
 
 
 def intent_of(view: View, name: str) -> VserverIntent:

@@ -8,7 +8,7 @@ from failover.model import Assignment, Hold, Kind, MoveWish, State, Vserver, Vse
 from failover.plan import found, lost, moves
 from failover.plan.board import Board, alive, intent_of, own_report, stays_on_shutdown, wanted
 from failover.plan.first import first
-from failover.plan.words import assign
+from failover.plan.words import assign, forgiven
 from failover.store import Change
 
 
@@ -21,13 +21,13 @@ def decide(board: Board, vserver: Vserver) -> Change | Hold | None:
     wish = intent.move if intent.move is not None and intent.move.epoch == word.epoch else None
     if word.again:
         return _again(board, vserver, word, want)
-    if word.want is not want and not (wish and wish.accept_loss):
+    if word.want is not want and (wish is None or Want.IGNORED in (word.want, want)):
         return _wanted_otherwise(board, vserver, word, want)
     if want is Want.IGNORED:
         return None
     word = replace(word, want=want)  # a wish that is obeyed takes it along in one change
-    if (word.failed_on or word.unreached) and intent.cleared_epoch >= word.epoch and wish is None:
-        return assign(board, replace(word, failed_on=(), unreached=()), "an operator says: try again")
+    if (word.failed_on or word.unreached or word.failed_at) and intent.cleared_epoch >= word.epoch and wish is None:
+        return assign(board, forgiven(word), "an operator says: try again")
     if not alive(view, word.owner):
         return found.where_nobody_put_it(board, vserver, word) or lost.lost(board, vserver, word, intent, wish)
     return _owned(board, vserver, word, intent, wish)

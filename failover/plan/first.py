@@ -31,7 +31,8 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
         return assign(board, _on(new, vserver.primary), "first start: its primary")
     able = preferred(board, vserver, [host for host in having if not reasons[host]])
     booting_at = board.view.led_at + BOOT_S
-    if able and not alive(board.view, vserver.primary) and board.now < booting_at:
+    here = alive(board.view, vserver.primary) and vserver.primary in board.view.reports
+    if able and not here and board.now < booting_at:
         board.later(booting_at)
         return Hold(name, f"{vserver.primary}, its primary, is waited for: it may be slow to boot")
     if not able:

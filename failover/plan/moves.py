@@ -27,7 +27,7 @@ from failover.plan.board import Board, alive, own_report, rank
 from failover.plan.lost import way_out
 from failover.plan.placement import preferred
 from failover.plan.verdicts import broken_rule, judge, judge_move, unfit
-from failover.plan.words import assign, give, joined, stays
+from failover.plan.words import assign, forgiven, give, joined, stays
 from failover.store import Change
 
 # --- a move that is under way -----------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def wished(board: Board, vserver: Vserver, word: Assignment, wish: MoveWish) -> 
         because = f"an operator starts the replica of {wish.target} as it is"
         asked = replace(word, target=wish.target, unshipped=True, accept_loss=True, pinned=True)
         return assign(board, asked, because)
-    fresh = replace(word, failed_on=(), unreached=()) if wish.target else word
+    fresh = forgiven(word) if wish.target else word
     hosts = (wish.target,) if wish.target else vserver.hosts
     judged = [judge_set(board, vserver, fresh, host) for host in hosts if host != word.owner]
     able = preferred(board, vserver, [verdict.host for verdict in judged if verdict.may])
@@ -97,7 +97,7 @@ def in_error(
 ) -> Change | Hold:
     """It failed on its owner, which has done all that it may by itself."""
     if intent.cleared_epoch >= word.epoch:
-        return assign(board, replace(word, failed_on=(), unreached=()), "an operator says: try again")
+        return assign(board, forgiven(word), "an operator says: try again")
     failed_on = _with(word.failed_on, word.owner)
     back = word.source if word.kind is Kind.PLANNED and word.source not in word.failed_on else None
     if back and back in vserver.hosts and alive(board.view, back):
@@ -153,7 +153,7 @@ def home(board: Board, vserver: Vserver, word: Assignment, report: VserverReport
 
 def judge_set(board: Board, vserver: Vserver, word: Assignment, host: str, *, by_itself: bool = False) -> Verdict:
     """Whether it, and all that must come along, may be handed over to `host`."""
-    mates = _companions(board, vserver, host)
+    mates = companions(board, vserver, host)
     board.moving_along = frozenset((vserver.name, *(mate.vserver for mate in mates)))
     try:
         verdict = judge_move(board, vserver, word, host, by_itself=by_itself)
@@ -168,7 +168,7 @@ def judge_set(board: Board, vserver: Vserver, word: Assignment, host: str, *, by
 
 def along(board: Board, vserver: Vserver, word: Assignment, target: str, because: str) -> Change:
     """It is to be handed over to `target`, and its set with it."""
-    mates = _companions(board, vserver, target)
+    mates = companions(board, vserver, target)
     changes = [assign(board, replace(word, target=target, unshipped=False), because)]
     for mate in mates:
         own = own_report(board.view, mate)
@@ -178,7 +178,7 @@ def along(board: Board, vserver: Vserver, word: Assignment, target: str, because
     return joined(changes)
 
 
-def _companions(board: Board, vserver: Vserver, host: str) -> list[Assignment]:
+def companions(board: Board, vserver: Vserver, host: str) -> list[Assignment]:
     """The words of those that must be where it is and are somewhere else, with an owner that can hand over."""
     mates = [board.words[name] for name in board.mates.get(vserver.name, ()) if name in board.words]
     return [

@@ -22,6 +22,11 @@ def stays(board: Board, word: Assignment, because: str) -> Change:
     return assign(board, replace(word, target=None, unshipped=False, accept_loss=False), because)
 
 
+def forgiven(word: Assignment) -> Assignment:
+    """Without what it did wrong before."""
+    return replace(word, failed_on=(), unreached=(), failed_at=())
+
+
 def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *, accept_loss: bool = False) -> Change:
     """`host` becomes the owner. From an owner that is lost only while its lease record stays what it is."""
     new = replace(

@@ -1,0 +1,112 @@
+"""The agent's turn: when it wants the next one, and that nothing is begun without the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import pytest
+
+from agents.agent import Agent
+from agents.steps import Seen, SeenVserver, Step
+from failover.model import Told, Want
+from failover.simulate.memory import MemoryStore, World
+from failover.store import Change
+from failover.timing import PROFILES
+from tests.seen import CRASHED, NEVER, RESTS, failures
+from tests.views import NOW, V1, cluster, owned
+
+TIMING = PROFILES["normal"]  # a renewal every 0.85 s
+
+
+class Clockwork:
+    """A machine that shows what it is given, and keeps what it was to begin."""
+
+    def __init__(self, shown: SeenVserver, *, guarded: bool) -> None:
+        self.time, self.shown, self.guarded = 500.0, shown, guarded
+        self.begun: list[str] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def observe(self, names: Collection[str]) -> Seen:
+        return Seen(dict.fromkeys(names, self.shown))
+
+    def begin(self, step: Step) -> None:
+        self.begun.append(step.name)
+
+    def hold(self, until: float, told: Told) -> bool:
+        return self.guarded
+
+    def live(self) -> None:
+        return
+
+    def publish(self, told: Told) -> None:
+        return
+
+
+def agent_of(machine: Clockwork, want: Want = Want.STARTED, every_s: float = 1e9) -> Agent:
+    """On alpha, which owns v1 under epoch 1."""
+    world = World(lambda: NOW + machine.time)
+    vserver = replace(V1, sync=replace(NEVER.sync, every_s=every_s))
+    MemoryStore(world, role="operator").apply(cluster(vserver), "")
+    leader = MemoryStore(world, role="leader")
+    assert leader.lead() is not None
+    assert leader.commit(Change(assignments=(owned(epoch=1, want=want),)))
+    return Agent(MemoryStore(world, role="agent", host="alpha", timing=TIMING), machine, TIMING)
+
+
+# name: (what is seen, what is wanted, the pause between syncs, the pause of the turn, what was begun)
+PAUSES: dict[str, tuple[SeenVserver, Want, float, float, list[str]]] = {
+    "the next renewal, when nothing is due before": (CRASHED, Want.STOPPED, 1e9, TIMING.renew_s, []),
+    "the next restart": (
+        replace(CRASHED, failures=failures(0.5, epoch=1)),
+        Want.STARTED,
+        1e9,
+        0.5,
+        [],
+    ),
+    "the next sync": (CRASHED, Want.STOPPED, 1.25, 0.25, []),
+    "a restart that is due is begun": (
+        replace(CRASHED, failures=failures(1.0, epoch=1)),
+        Want.STARTED,
+        1e9,
+        TIMING.renew_s,
+        ["start"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAUSES)
+def test_the_next_turn_is_due_with(name: str) -> None:
+    shown, want, every_s, pause_s, begun = PAUSES[name]
+    machine = Clockwork(shown, guarded=True)
+    agent = agent_of(machine, want, every_s)
+    agent.turn()  # the first renewal is written
+    machine.begun.clear()
+    assert agent.turn() == pytest.approx(pause_s)
+    assert machine.begun == begun
+
+
+def test_a_turn_between_two_renewals_does_not_put_off_the_second() -> None:
+    machine = Clockwork(replace(CRASHED, failures=failures(0.5, epoch=1)), guarded=True)
+    agent = agent_of(machine, Want.STOPPED)
+    agent.turn()
+    machine.time += 0.5
+    assert agent.turn() == pytest.approx(TIMING.renew_s - 0.5)
+
+
+def test_a_pause_is_never_lost_in_rounding() -> None:
+    machine = Clockwork(CRASHED, guarded=True)
+    agent = agent_of(machine, Want.STOPPED)
+    agent.turn()
+    machine.time += TIMING.renew_s - 1e-10
+    assert agent.turn() >= 0.001
+
+
+def test_nothing_is_started_without_the_guard() -> None:
+    machine = Clockwork(replace(RESTS, failures=failures(30.0, epoch=1)), guarded=False)
+    agent = agent_of(machine)
+    agent.turn()
+    agent.turn()
+    assert "start" not in machine.begun
