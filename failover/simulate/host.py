@@ -12,9 +12,10 @@ from collections.abc import Callable
 from functools import partial
 
 from agents.agent import Agent
-from agents.steps import Shipped
+from agents.steps import Seen, Shipped
 from failover.daemon import Turner
 from failover.leader import Leader
+from failover.model import Told
 from failover.simulate.body import Body
 from failover.simulate.clock import Action, Clock
 from failover.simulate.events import STORE
@@ -105,8 +106,8 @@ class Host:
 
     def _make_agent(self) -> Turner:
         scene = self._scene
-        self.machine = SimulatedMachine(self.body, self._peer, self.agent, self._random)
-        self.machine.shipped, self.shipped = self.shipped, {}
+        self.machine = self._make_machine()
+        self.shipped = {}
         self.agent_store = MemoryStore(
             scene.world,
             role="agent",
@@ -118,6 +119,15 @@ class Host:
             line=self._line(self.agent),
         )
         return Agent(self.agent_store, self.machine, scene.timing, wall=self.clock.wall)
+
+    def _make_machine(self) -> SimulatedMachine:
+        machine = SimulatedMachine(self.body, self._peer, self.agent, self._random)
+        machine.shipped = dict(self.shipped)
+        return machine
+
+    def observe(self, told: Told) -> Seen:
+        """What the agent saw before the story."""
+        return self._make_machine().observe(told.cluster.vservers)
 
     def _make_leader(self) -> Turner:
         self.leader_store = MemoryStore(

@@ -7,9 +7,11 @@ has a session and a lease from 0 s on, who is off had one an hour ago.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from agents.reconcile import describe
 from agents.steps import Shipped, Tree
-from failover import wire, writes
+from failover import __version__, records, wire, writes
 from failover.model import (
     Assignment,
     Memory,
@@ -116,7 +118,8 @@ def _fill_store(scene: Scene, initial: Initial, *, is_old: bool) -> None:
     world.nodes = aged(world.nodes, -AGO_S, written)
     dead = sorted({initial.owners[name] for name in initial.recovering if name in initial.owners})
     if dead:
-        memory = Memory(losses=frozen_map(dict.fromkeys(dead, (EPOCH - 1.0,))))
+        lost_at = EPOCH - AGO_S + scene.timing.session_s  # a leader saw it at once
+        memory = Memory(losses=frozen_map(dict.fromkeys(dead, (lost_at,))))
         world.write(session, Set("memory", wire.encode(memory)))
     world.end(session)
 
@@ -146,9 +149,7 @@ def _join(scene: Scene, host: Host, initial: Initial) -> None:
     """It has renewed its lease at 0 s, and what it owns is held by its guard."""
     world, body = scene.world, host.body
     session = world.open(scene.timing.session_s)
-    world.write(session, Create(f"reports/{host.name}"))
     world.write(session, *writes.claim(host.name, session, None, None))
-    world.cut(session, wrote=True)  # until the agent goes on with it
     host.session = session
     owned = [name for name, owner in initial.owners.items() if owner == host.name]
     body.guard.begin()
@@ -158,6 +159,10 @@ def _join(scene: Scene, host: Host, initial: Initial) -> None:
             body.run(name, 1 if name in owned else 0, by_hand=name not in owned)
     for name in owned:
         host.shipped[name] = _shipped(scene, host, initial, name)
+    told = records.told(world.nodes, host.name)
+    report = describe(told, host.observe(told), host.clock.now(), version=__version__)
+    world.write(session, Create(f"reports/{host.name}", wire.encode(replace(report, at=host.clock.wall()))))
+    world.cut(session, wrote=True)  # until the agent goes on with it
 
 
 def _shipped(scene: Scene, host: Host, initial: Initial, name: str) -> dict[str, Shipped]:
