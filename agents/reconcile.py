@@ -125,7 +125,8 @@ def _steps(case: _Case, *, leased: bool) -> Iterable[Step]:
 
 def _not_mine(case: _Case) -> Iterable[Step]:
     seen, word = case.seen, case.word
-    if seen.state is State.RUNNING and seen.by_hand and word.epoch <= seen.by_hand_epoch:
+    adopted = word.target == case.host and word.unshipped  # its owner lets go of it, and then it is ours
+    if seen.state is State.RUNNING and seen.by_hand and (adopted or word.epoch <= seen.by_hand_epoch):
         return ()
     if not case.gone:
         return (Kill(case.vserver.name, word.epoch),)
@@ -330,7 +331,12 @@ def _describe(case: _Case) -> VserverReport:
         handing_failed=shipping or (case.failed("stop") if word.target else ""),
         shipments=frozen_map(
             {
-                backup: Shipment(shipped.generation, max(0.0, case.now - shipped.at), shipped.because)
+                backup: Shipment(
+                    shipped.generation,
+                    max(0.0, case.now - shipped.at),
+                    shipped.because,
+                    final=shipped.final and case.gone,
+                )
                 for backup, shipped in seen.shipped.items()
                 if shipped.generation or shipped.because
             }

@@ -21,6 +21,7 @@ from failover.store import Change, Store
 log = logging.getLogger("failover.leader")
 
 AGAIN_S = 1.0  # after a lost race or a lost connection
+AT_ONCE_S = 0.05  # after a change that was overtaken by events
 IDLE_S = 10.0  # nothing decides by this: it only bounds how long a missed wake-up could matter
 
 
@@ -58,9 +59,11 @@ class Leader:
         decided = plan(view)
         won = [self._commit(change, self._clock() - looked) for change in decided.changes]
         self._store.hold(decided.holds)
+        if decided.memory != view.memory:
+            self._store.remember(decided.memory)
         self._say_holds({hold.subject: f"{hold.because}; {hold.hint}" for hold in decided.holds})
         self._witness(view)
-        return IDLE_S if all(won) else 0.05
+        return min(IDLE_S, decided.again_s or IDLE_S) if all(won) else AT_ONCE_S
 
     def _commit(self, change: Change, after_s: float) -> bool:
         """`after_s`: how long after the look at the cluster; an event has the time of the decision, and of the look."""

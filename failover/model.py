@@ -257,7 +257,8 @@ class Assignment:
     kind: Kind = Kind.FIRST
     source: str | None = None  # the owner before; after a move, until it runs, where it goes back to
     accept_loss: bool = False  # an operator accepted the age of the replica that is to be started
-    failed_on: tuple[str, ...] = ()  # hosts that could not take it or start it: no move goes there by itself
+    failed_on: tuple[str, ...] = ()  # hosts on which it failed: no candidates until it has run elsewhere for a while
+    unreached: tuple[str, ...] = ()  # hosts to which it could not be handed over: no move goes there by itself so soon
     failed_at: tuple[float, ...] = ()  # when it was moved because it failed
     pinned: bool = False  # an operator put it there, or it was adopted: it stays until the next failure
     again: bool = False  # wanted stopped only to be started again
@@ -325,6 +326,7 @@ class Shipment:
     generation: int
     age_s: float
     because: str = ""  # why it does not get younger; empty when all is well
+    final: bool = False  # nothing was written after it: the vserver was stopped before, so it does not age
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,12 @@ class Change:
     """What one decision changes, in one transaction: all of it or nothing.
 
     It fails (commit returns False) when the leadership is lost, when an assignment is not at the epoch that it was
-    decided on, or when a lease has another version than in `leases` (the host has come back since).
+    decided on, or when a lease has another version than in `leases` or `vouched` (the host has come back since).
     """
 
     assignments: tuple[Assignment, ...] = ()  # each replaces the one with epoch - 1; epoch 1 creates it
     leases: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold, and the host not alive
+    vouched: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold: an operator says that it is off
     events: tuple[Event, ...] = ()
 
 

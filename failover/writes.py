@@ -52,6 +52,7 @@ def commit(change: Change, epoch: int) -> tuple[Write, ...]:
         # A transaction has no "does not exist"; but creating what exists fails, and with it all the rest.
         alive = f"alive/{host}"
         writes += [Check(f"leases/{host}", version), Create(alive), Delete(alive)]
+    writes += [Check(f"leases/{host}", version) for host, version in change.vouched]
     writes += [Create("history/n", wire.encode(event), sequence=True) for event in change.events]
     return tuple(writes)
 

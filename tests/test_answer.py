@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 
-from failover.cli.answer import Answer, Awaited, answer_to
-from failover.model import Assignment, Hold, State, View, VserverReport, Want
+from failover import orders
+from failover.cli.answer import Answer, answer_to, follow, give
+from failover.errors import Refused
+from failover.model import Assignment, Event, Hold, State, View, VserverReport, Want
+from failover.orders import Awaited
+from failover.store import Change
+from tests.orders import HEALTHY
+from tests.stores import InMemory
 from tests.views import owned, view
 
 NEXT = owned(epoch=8, because="why")
@@ -56,6 +63,18 @@ CASES: dict[str, tuple[View, Awaited, bool, Answer]] = {
         False,
         Answer("v1 is stopped on alpha", True),
     ),
+    "stopped only to be started again": (
+        says(replace(NEXT, want=Want.STOPPED, again=True), State.STOPPED),
+        Awaited("v1", 7, lambda word: word.epoch > 7 and word.want is Want.STARTED),
+        False,
+        Answer("v1: why"),
+    ),
+    "what is ignored is left as it is, whatever that is": (
+        says(replace(NEXT, want=Want.IGNORED), State.ERROR),
+        Awaited("v1", 7, lambda word: word.want is Want.IGNORED),
+        False,
+        Answer("v1 is left alone", True),
+    ),
     "it was so already": (
         says(owned(want=Want.STOPPED), State.STOPPED),
         Awaited("v1", 7, lambda word: word.want is Want.STOPPED),
@@ -69,3 +88,47 @@ CASES: dict[str, tuple[View, Awaited, bool, Answer]] = {
 def test_answers(name: str) -> None:
     seen, wish, patient, expected = CASES[name]
     assert answer_to(seen, wish, patient=patient) == expected
+
+
+def test_an_order_is_written_with_who_gave_it_and_its_notice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    stores = InMemory()
+    leader = stores.fresh("leader", "alpha")
+    operator = stores.fresh("operator")
+    operator.apply(HEALTHY.cluster, "")
+    for order in (
+        orders.drain(HEALTHY, "alpha", reason="new memory"),
+        orders.stop(HEALTHY, "v1"),
+        orders.disarm(HEALTHY),
+    ):
+        give(operator, order)
+    written = leader.view().intents
+    assert (written.hosts["alpha"].drained, written.hosts["alpha"].reason) == (True, "new memory")
+    assert written.vservers["v1"].want is Want.STOPPED
+    assert written.cluster.disarmed
+    intents = (written.hosts["alpha"], written.vservers["v1"], written.cluster)
+    assert all(intent.by and intent.at for intent in intents)
+    assert capsys.readouterr().out.splitlines() == [
+        "alpha is drained; it owns 1 vservers",
+        "the manager starts, stops and moves nothing by itself until: failover arm",
+    ]
+
+
+def test_a_no_says_all_that_was_decided_since_the_order() -> None:
+    stores = InMemory()
+    leader, operator = stores.fresh("leader", "alpha"), stores.fresh("operator")
+    operator.apply(HEALTHY.cluster, "")
+    assert leader.lead()
+    reasons = (
+        "first start",
+        "an operator moves it",
+        "an operator moves it",
+        "beta could not start it",
+        "it has arrived",
+    )
+    for epoch, because in enumerate(reasons, 1):
+        word = owned(epoch=epoch, because=because)
+        assert leader.commit(Change((word,), events=(Event("planned", 1.0, because, "v1", "alpha", epoch),)))
+    assert leader.commit(Change(events=(Event("running", 1.0, "v1 runs on alpha", "v1", "alpha", 5),)))
+    waiting = Namespace(no_wait=False, timeout=5.0)
+    with pytest.raises(Refused, match=r"^v1: an operator moves it; beta could not start it; it has arrived$"):
+        follow(operator, waiting, [Awaited("v1", 1, lambda word: word.owner == "beta")])

@@ -32,8 +32,18 @@ def test_help_names_the_exit_codes() -> None:
         (("move", "v1"), 2, "the following arguments are required: host"),
         (("nonsense",), 2, "invalid choice: 'nonsense'"),
         (("history", "--limit", "0"), 2, "--limit must be at least 1"),
+        (("fence", "hostA"), 3, "failover fence hostA --confirmed"),
+        (("drain", "hostA", "--until", "2"), 2, "did you mean 2s?"),
     ],
-    ids=["no file", "an empty file", "a word too few", "no such command", "a limit of nothing"],
+    ids=[
+        "no file",
+        "an empty file",
+        "a word too few",
+        "no such command",
+        "a limit of nothing",
+        "a fence that nobody vouches for",
+        "an end without a unit",
+    ],
 )
 def test_bad_input_is_one_clear_line(words: tuple[str, ...], code: int, says: str) -> None:
     done = failover(*words)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from failover.config import Loaded, load, parse, read_all, text_of
+from failover.config import Loaded, examine, load, parse, read_all, text_of
 from failover.config.read import plain, read
 from failover.config.schema import NOT_YET, patterns
-from failover.model import Cluster, Host, Sync, Vserver
+from failover.model import Capacity, Check, Cluster, Host, Needs, Restart, Sync, Vserver
 from tests.test_config import problems, text, web1
 
 ROOT = Path(__file__).parent.parent
@@ -108,10 +109,7 @@ NOT_YET_VALUES = {
     "continuous sync": ("sync: {every: continuous}", "'continuous' is not supported yet: name a duration such as 5s"),
     "sync by the clock": ("sync: {every: '0 3 * * *'}", "'0 3 * * *' is not supported yet: name a duration such as 5s"),
     "block": ("sync: block", "'block' is not supported yet: write rsync"),
-    "return by itself": (
-        "failback: auto",
-        "'auto' is not supported yet: write manual, and move it back with `failover move`",
-    ),
+    "limits": ("limits: {processes: 500}", "is not supported yet: leave it out"),
 }
 
 
@@ -121,16 +119,16 @@ def test_a_value_that_is_not_built_yet(said: str, advice: str) -> None:
 
 
 def test_what_is_not_built_yet_is_refused_in_defaults_too() -> None:
-    source = text(defaults="{restart: {local: 2}, sync: {every: continuous}}")
-    assert [problem.path for problem in problems(source)] == ["defaults.restart", "defaults.sync.every"]
+    source = text(defaults="{limits: {processes: 2}, sync: {every: continuous}}")
+    assert [problem.path for problem in problems(source)] == ["defaults.limits", "defaults.sync.every"]
 
 
 def test_a_wrong_value_of_what_is_not_built_yet_is_told_as_well() -> None:
-    told = [problem.advice for problem in problems(web1("restart: {locl: 2}", "priority: x"))]
+    told = [problem.advice for problem in problems(web1("limits: {dsk: 2G}", "conf: ''"))]
     assert told == [
         "is not supported yet: leave it out",
-        "is not a key that is known here (did you mean local?)",
-        "'x' is not a whole number from 0 to 1000000000",
+        "is not a key that is known here (did you mean disk?)",
+        "is empty: write one line of text",
         "is not supported yet: leave it out",
     ]
 
@@ -142,13 +140,45 @@ def test_the_example_loads_without_a_warning() -> None:
     assert loaded.cluster.vservers["db1"].sync == Sync("rsync", 2.0, 50 * 2**20, ("/tmp", "/var/cache"))
 
 
+RECORDS = {
+    "": Cluster,
+    "hosts.*": Host,
+    "hosts.*.capacity": Capacity,
+    "vservers.*": Vserver,
+    "vservers.*.checks": Check,
+    "vservers.*.needs": Needs,
+    "vservers.*.restart": Restart,
+    "vservers.*.sync": Sync,
+}
+OTHER_WORDS = {
+    (Cluster, "name"): "cluster",
+    (Check, "command"): "exec",
+    (Vserver, "stale_wait_s"): "when_stale.wait",
+    (Vserver, "keep_s"): "on_host_shutdown.keep",
+}
+
+
+def test_the_example_of_the_reference_is_right() -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", REFERENCE.read_text(), re.MULTILINE | re.DOTALL)
+    loaded = examine(f"hosts: {{hostA: {{}}, hostB: {{}}, hostC: {{}}}}\n{block}", story=True)
+    assert set(loaded.cluster.vservers) == {"db1", "web1"}
+    assert loaded.warnings == ()
+
+
+def test_what_the_example_comments_out_is_right_too() -> None:
+    whole = re.sub(r"^    # ", "    ", EXAMPLE.read_text(), flags=re.MULTILINE)
+    loaded = examine(whole)
+    assert [len(vserver.checks) for vserver in loaded.cluster.vservers.values()] == [2, 1, 0]
+    assert loaded.warnings == ()
+
+
 def test_every_field_of_the_model_can_be_said() -> None:
     """A field that no key fills, or a key that no field takes, is found here."""
     said = {pattern for pattern in patterns() if pattern not in NOT_YET or NOT_YET[pattern].partly}
-    for record, prefix in ((Vserver, "vservers.*"), (Host, "hosts.*"), (Sync, "vservers.*.sync"), (Cluster, "")):
+    for prefix, record in RECORDS.items():
         for field in fields(record):
-            name = "cluster" if (record, field.name) == (Cluster, "name") else field.name
-            words = {name, name.removesuffix("_s"), name.removesuffix("_bytes_s")} - {"name"}
+            name = OTHER_WORDS.get((record, field.name), field.name)
+            words = {name, *(name.removesuffix(unit) for unit in ("_s", "_bytes", "_bytes_s"))} - {"name"}
             assert not words or any(f"{prefix}.{word}".removeprefix(".") in said for word in words), (record, name)
 
 

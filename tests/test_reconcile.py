@@ -236,6 +236,7 @@ def test_the_report_has_ages_and_the_hand_over() -> None:
     own = describe(told(MOVING), seen, NOW).vservers["v1"]
     assert own.handed == 12
     assert own.shipments["gamma"].age_s == 1.0
+    assert (own.shipments["beta"].final, own.shipments["gamma"].final) == (True, False)
 
 
 @pytest.mark.parametrize(

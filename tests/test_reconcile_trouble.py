@@ -171,6 +171,12 @@ DISARMED: dict[str, Case] = {
 BY_HANDS: dict[str, Case] = {
     "a copy started by hand is left to the leader for one epoch": (told(BETAS), BY_HAND, LEASED, ()),
     "... then it is killed": (told(replace(BETAS, epoch=9)), BY_HAND, LEASED, ("kill",)),
+    "... unless its owner lets go of it for this host": (
+        told(replace(BETAS, epoch=9, target="alpha", unshipped=True)),
+        BY_HAND,
+        LEASED,
+        (),
+    ),
     "... or, if the leader gave it to this host, adopted": (
         told(owned(epoch=9)),
         replace(BY_HAND, shipped=SHIPPED),

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from failover.cli.status import as_data, lines, short
-from failover.model import Hold, Replica, Shipment, State, View, VserverReport
+from failover.model import (
+    ClusterIntent,
+    Hold,
+    HostIntent,
+    Intents,
+    Memory,
+    Replica,
+    Shipment,
+    State,
+    View,
+    VserverIntent,
+    VserverReport,
+    Want,
+)
 from failover.plan import plan
-from tests.views import owned, view
+from tests.views import NOW, V1, owned, view
 
 HEALTHY = view(word=owned())
+DISARMED = Intents(cluster=ClusterIntent(disarmed=True, reason="new switch", by="anna"))
 
 # name: (the cluster, what some line must contain)
 SHOWN: dict[str, tuple[View, str]] = {
@@ -32,6 +47,26 @@ SHOWN: dict[str, tuple[View, str]] = {
     "a frozen vserver": (view(word=owned(), says={"alpha": VserverReport(State.FROZEN, 7)}), "v1       frozen"),
     "an error": (view(word=owned(), says={"alpha": VserverReport(State.ERROR, 7)}), "v1       error"),
     "nobody leads": (replace(HEALTHY, leader=None), "nobody leads"),
+    "a drain: by whom, why and until when": (
+        replace(
+            HEALTHY,
+            intents=Intents(hosts={"gamma": HostIntent(True, until_at=2000.0, reason="new memory", by="anna")}),
+        ),
+        f"gamma until {time.strftime('%Y-%m-%d %H:%M', time.localtime(2000.0))} by anna (new memory)",
+    ),
+    "a drain that has ended is none": (view(word=owned(), drained=("gamma",), drained_until=NOW - 1), "gamma  up"),
+    "a disarm": (
+        replace(HEALTHY, intents=DISARMED, memory=Memory(disarmed=True)),
+        "! the cluster is disarmed by anna (new switch): the manager starts, stops and",
+    ),
+    "a disarm that waits for what has begun": (
+        replace(HEALTHY, intents=DISARMED),
+        "the manager first finishes",
+    ),
+    "ignored by a command, not by an intent about something else": (
+        view(word=owned(), intent=VserverIntent(cleared_epoch=3), vserver=replace(V1, want=Want.IGNORED)),
+        "v1       ignored",
+    ),
     "why a copy does not get younger": (
         view(
             word=owned(),
@@ -51,6 +86,20 @@ def test_status_shows(name: str) -> None:
     seen, expected = SHOWN[name]
     shown = lines(seen)
     assert any(expected in line for line in shown), "\n".join(shown)
+
+
+def test_what_was_removed_is_shown_no_more() -> None:
+    seen = view(word=owned(), intent=VserverIntent(removed=True, want=Want.IGNORED))
+    assert "no vserver is declared" in lines(seen)
+    assert not any("v1" in line for line in lines(seen))
+    assert as_data(seen)["vservers"] == {}
+    assert as_data(seen)["hosts"]["alpha"]["owns"] == []
+
+
+def test_a_disarm_and_the_end_of_a_drain_are_data_too() -> None:
+    data = as_data(view(word=owned(), drained=("gamma",), drained_until=NOW + 60))
+    assert (data["disarmed"], data["hosts"]["gamma"]["drained_until"]) == (False, NOW + 60)
+    assert as_data(replace(HEALTHY, intents=DISARMED))["disarmed"]
 
 
 def test_what_waits_comes_first_with_what_to_do() -> None:

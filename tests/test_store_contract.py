@@ -255,6 +255,17 @@ def test_a_host_whose_session_lives_cannot_be_taken_over(stores: Stores) -> None
     assert not leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
 
 
+def test_a_host_that_an_operator_vouches_for_is_taken_over_unless_it_has_written_since(stores: Stores) -> None:
+    leader, agent = leading(stores), stores.fresh("agent", "alpha")
+    assert leader.commit(Change(assignments=(FIRST,)))
+    version = stores.opened[0].view().leases["alpha"].version
+    agent.renew(1.0)
+    stores.until(lambda: stores.opened[0].view().leases["alpha"].version > version)
+    assert not leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version),)))
+    version = stores.opened[0].view().leases["alpha"].version
+    assert leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version),)))
+
+
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 

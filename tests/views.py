@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,9 @@ from failover.model import (
     Host,
     HostIntent,
     Intents,
+    Kind,
     Lease,
+    Memory,
     Replica,
     Report,
     Shipment,
@@ -21,6 +24,7 @@ from failover.model import (
     VserverIntent,
     VserverReport,
 )
+from failover.plan import plan
 
 NOW = 1000.0
 HOSTS = ("alpha", "beta", "gamma")
@@ -30,6 +34,25 @@ V1 = Vserver("v1", "alpha", ("beta", "gamma"), ("10.0.0.101/24",))
 def cluster(*vservers: Vserver, hosts: tuple[str, ...] = HOSTS) -> Cluster:
     made = {name: Host(name, f"10.0.0.{number}") for number, name in enumerate(hosts, 1)}
     return Cluster("test", made, {vserver.name: vserver for vserver in vservers or (V1,)}, timing="fast")
+
+
+Expected = tuple[str, str | None, Kind] | str | None  # (owner, target, kind) | "hold: pattern" | nothing
+
+
+def assert_decides(seen: View, expected: Expected) -> None:
+    """Whether the leader's word about v1 is the expected one, with a reason."""
+    decided = plan(seen)
+    if isinstance(expected, str):
+        assert not decided.changes
+        assert re.match(expected.removeprefix("hold: "), decided.holds[0].because)
+        assert decided.holds[0].hint or decided.again_s, "a hold says what to do, or ends by itself"
+    elif expected is None:
+        assert not decided.changes
+    else:
+        (word,) = decided.changes[0].assignments
+        assert (word.owner, word.target, word.kind) == expected
+        assert word.because, "every decision has a reason"
+        assert word.epoch == (seen.assignments["v1"].epoch + 1 if seen.assignments else 1)
 
 
 def owned(**changes: Any) -> Assignment:
@@ -48,21 +71,54 @@ def view(
     age: dict[str, float] | None = None,
     unreported: tuple[str, ...] = (),
     vserver: Vserver = V1,
+    vouched: tuple[str, ...] = (),
+    leaving: tuple[str, ...] = (),
+    drained_until: float | None = None,
+    undrained: dict[str, float] | None = None,
+    up_since: dict[str, float] | None = None,
+    gone_since: float = NOW,
+    led_at: float = 0.0,
+    memory: Memory | None = None,
 ) -> View:
     """v1 runs on alpha under epoch 7 with a fresh replica on beta and gamma, unless said otherwise.
 
-    `says`: what a host reports of v1. `age`: seconds, per backup, when alpha last reported.
+    `says`: what a host reports of v1. `age`: seconds, per backup, when alpha last reported. `gone_since`: when the
+    lost last renewed.
     """
-    shipments = {host: Shipment(12, (age or {}).get(host, 1.0)) for host in ("beta", "gamma")}
+    reports = _reports(word, says or {}, replicas or {}, age or {})
+    for host in leaving:
+        reports[host] = replace(reports[host], leaving=True)
+    up = up_since or {}
+    hosts = _spoken_of(drained, drained_until, vouched, undrained or {})
+    return View(
+        cluster(vserver),
+        NOW,
+        leases={
+            host: Lease(host, host not in lost, 40, gone_since if host in lost else NOW, up.get(host, 0.0))
+            for host in HOSTS
+        },
+        reports={host: report for host, report in reports.items() if host not in unreported},
+        assignments={"v1": word} if word else {},
+        intents=Intents({"v1": intent} if intent else {}, hosts),
+        memory=memory or Memory(),
+        leader="beta",
+        led_at=led_at,
+    )
+
+
+def _reports(
+    word: Assignment | None,
+    says: dict[str, VserverReport],
+    replicas: dict[str, Replica | None],
+    age: dict[str, float],
+) -> dict[str, Report]:
+    shipments = {host: Shipment(12, age.get(host, 1.0)) for host in ("beta", "gamma")}
+    said = {word.owner: VserverReport(State.RUNNING, word.epoch, shipments=shipments)} if word else {}
+    said.update(says)
     owner = word.owner if word else "alpha"
-    epoch = word.epoch if word else 0
-    said: dict[str, VserverReport] = {owner: VserverReport(State.RUNNING, epoch, shipments=shipments)}
-    if word is None:
-        said = {}
-    said.update(says or {})
     held: dict[str, Replica | None] = {host: Replica(12, 7) for host in HOSTS if host != owner}
-    held.update(replicas or {})
-    reports = {
+    held.update(replicas)
+    return {
         host: Report(
             host,
             vservers={"v1": said[host]} if host in said else {},
@@ -70,14 +126,15 @@ def view(
             store_at=NOW,
         )
         for host in HOSTS
-        if host not in unreported
     }
-    return View(
-        cluster(vserver),
-        NOW,
-        leases={host: Lease(host, host not in lost, 40, NOW) for host in HOSTS},
-        reports=reports,
-        assignments={"v1": word} if word else {},
-        intents=Intents({"v1": intent} if intent else {}, {host: HostIntent(drained=True) for host in drained}),
-        leader="beta",
+
+
+def _spoken_of(
+    drained: tuple[str, ...], until: float | None, vouched: tuple[str, ...], undrained: dict[str, float]
+) -> dict[str, HostIntent]:
+    """What operators have said of hosts."""
+    return (
+        {host: HostIntent(drained=True, until_at=until) for host in drained}
+        | {host: HostIntent(vouched=40) for host in vouched}
+        | {host: HostIntent(store_at=at) for host, at in undrained.items()}
     )

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from failover.ensemble import Server
-    from failover.model import Cluster, View
 
 HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key.pub")
 
@@ -160,8 +159,10 @@ def _check(options: Namespace) -> None:
 
 
 def _apply(options: Namespace) -> None:
+    from failover.cli.answer import give
     from failover.cli.connect import connected
     from failover.config import examine, text_of
+    from failover.orders import refuse_losses, restore
 
     path = options.file or options.config
     text = text_of(path)
@@ -173,27 +174,10 @@ def _apply(options: Namespace) -> None:
         except Refused:  # nothing has been applied yet
             view = None
         if view is not None:
-            _refuse_losses(view, loaded.cluster)
+            refuse_losses(view, loaded.cluster)
         store.apply(loaded.cluster, text)
+        if view is not None:
+            give(store, restore(view, loaded.cluster))
     for warning in loaded.warnings:
         print(f"warning: {warning}")
     print(f"applied: {len(loaded.cluster.hosts)} hosts, {len(loaded.cluster.vservers)} vservers")
-
-
-def _refuse_losses(view: View, new: Cluster) -> None:
-    """What still owns or runs something is not taken away by a file: the command that must come first is named."""
-    from failover.model import State
-
-    reasons = []
-    for name, word in sorted(view.assignments.items()):
-        kept = new.vservers.get(name)
-        report = view.reports.get(word.owner)
-        seen = report.vservers.get(name) if report else None
-        if kept is None and seen is not None and seen.state in (State.RUNNING, State.FROZEN):
-            reasons.append(f"{name} runs on {word.owner} (first: failover stop {name})")
-        elif kept is not None and word.target is not None and word.target not in kept.hosts:
-            reasons.append(f"{name} is being moved to {word.target} right now (wait until it is there)")
-        elif kept is not None and word.owner not in kept.hosts:
-            reasons.append(f"{name} is owned by {word.owner} (first: failover move {name} {kept.primary})")
-    if reasons:
-        raise Refused(f"this file takes away what is still in use: {'; '.join(reasons)}")

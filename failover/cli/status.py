@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from failover.cli.operate import Commands
-from failover.model import Assignment, State, View, Vserver
-from failover.plan import alive, own_report, replica_age, verdicts
+from failover.model import Assignment, State, View, Vserver, Want
+from failover.plan import alive, intent_of, is_drained, own_report, replica_age, verdicts, wanted
 
 WIDTH = 80
 Rows = list[tuple[str, ...]]
@@ -45,18 +45,57 @@ def lines(view: View, *, coloured: bool = False) -> list[str]:
     up = sum(alive(view, host) for host in view.cluster.hosts)
     leader = f"leader {view.leader}" if view.leader else "nobody leads"
     out = [f"cluster {view.cluster.name} · {up} of {len(view.cluster.hosts)} hosts up · {leader}", ""]
+    out += _disarmed(view, coloured)
     for hold in view.holds:
         out += _wrapped(f"! {hold.subject} waits: ", hold.because, coloured)
         out += _wrapped("  → ", hold.hint, coloured) if hold.hint else []
     out += [""] if view.holds else []
     rows: Rows = [("VSERVER", "STATE", "HOST", "SINCE", "ADDRESS", "BACKUPS (GENERATION, AGE)")]
-    rows += [_row(view, vserver) for _, vserver in sorted(view.cluster.vservers.items())]
+    rows += [_row(view, vserver) for _, vserver in sorted(_shown(view).items())]
     out += _table(rows, coloured) if len(rows) > 1 else ["no vserver is declared"]
     rows = [("HOST", "STATE", "OWNS", "ADDRESS")]
     for name, host in view.cluster.hosts.items():
         owns = [word.vserver for word in view.assignments.values() if _owned_by(view, word, name)]
         rows.append((name, host_state(view, name), " ".join(sorted(owns)) or "–", host.address))
-    return [*out, "", *_table(rows, coloured), *_behind(view), *_salvaged(view)]
+    return [*out, "", *_table(rows, coloured), *_drains(view), *_behind(view), *_salvaged(view)]
+
+
+def _shown(view: View) -> dict[str, Vserver]:
+    """What was removed is shown no more."""
+    return {name: it for name, it in view.cluster.vservers.items() if not intent_of(view, name).removed}
+
+
+def _disarmed(view: View, coloured: bool) -> list[str]:
+    """A disarm, which changes what everything below means."""
+    said = view.intents.cluster
+    if not said.disarmed:
+        return []
+    why = _said(said.by, said.reason)
+    state = "starts, stops and moves nothing" if view.memory.disarmed else "first finishes what has begun"
+    return [
+        *_wrapped("! the cluster is disarmed", f"{why}: the manager {state}", coloured),
+        *_wrapped("  → ", "when you are done: failover arm", coloured),
+        "",
+    ]
+
+
+def _drains(view: View) -> list[str]:
+    """Who drained a host, why, and until when."""
+    out = []
+    for name in view.cluster.hosts:
+        if is_drained(view, name):
+            said = view.intents.hosts[name]
+            until = f" until {_clock(said.until_at)}" if said.until_at is not None else ""
+            out += _wrapped("  ", f"{name}{until}{_said(said.by, said.reason)}", coloured=False)
+    return ["", "drained:", *out] if out else []
+
+
+def _said(by: str, reason: str) -> str:
+    return (f" by {by}" if by else "") + (f" ({reason})" if reason else "")
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def _row(view: View, vserver: Vserver) -> tuple[str, ...]:
@@ -82,7 +121,7 @@ def _copy(view: View, vserver: Vserver, host: str) -> str:
 
 def vserver_state(view: View, vserver: Vserver, word: Assignment | None) -> str:
     """One word: what its owner reports, or what it waits for."""
-    if (view.intents.vservers.get(vserver.name) or vserver).want == "ignored":
+    if wanted(view, vserver) is Want.IGNORED:
         return "ignored"
     if word is None:
         return "waiting"
@@ -99,12 +138,11 @@ def vserver_state(view: View, vserver: Vserver, word: Assignment | None) -> str:
 def host_state(view: View, name: str) -> str:
     if not alive(view, name):
         return "lost" if name in view.leases else "never seen"
-    intent = view.intents.hosts.get(name)
-    return "drained" if intent and intent.drained else "up"
+    return "drained" if is_drained(view, name) else "up"
 
 
 def _owned_by(view: View, word: Assignment, host: str) -> bool:
-    return word.owner == host and word.vserver in view.cluster.vservers
+    return word.owner == host and word.vserver in _shown(view)
 
 
 def _since(view: View, word: Assignment | None) -> str:
@@ -185,10 +223,12 @@ def as_data(view: View) -> dict[str, Any]:
         "format": 1,
         "cluster": view.cluster.name,
         "leader": view.leader,
-        "vservers": {name: _vserver_data(view, vserver) for name, vserver in sorted(view.cluster.vservers.items())},
+        "disarmed": view.intents.cluster.disarmed,
+        "vservers": {name: _vserver_data(view, vserver) for name, vserver in sorted(_shown(view).items())},
         "hosts": {
             name: {
                 "state": host_state(view, name),
+                "drained_until": view.intents.hosts[name].until_at if is_drained(view, name) else None,
                 "address": host.address,
                 "owns": sorted(word.vserver for word in view.assignments.values() if _owned_by(view, word, name)),
             }

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from failover.config.build import build
-from failover.config.check import check, warnings
+from failover.config.check import check
 from failover.config.match import match
 from failover.config.problem import BadConfig, Mark, Problem
 from failover.config.read import Node, read, text_of
 from failover.config.schema import SCHEMA
+from failover.config.warn import warnings
 from failover.model import Cluster
 
 __all__ = ["BadConfig", "Loaded", "Mark", "Problem", "examine", "load", "parse", "read_all", "text_of"]

@@ -1,20 +1,20 @@
 """The rules between the keys of cluster.yaml: what each value alone cannot tell.
 
 Rule 1: a vserver is judged with `defaults` laid under its own keys; a problem is shown where the value is written.
-Rule 2: what could never hold is a problem; what is legal but leaves a vserver unprotected is a warning.
+Rule 2: what could never hold is a problem. What is legal and worth a word is a warning (warn.py).
+Rule 3: in `defaults` a rule may name any vserver; for that one itself it says nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from failover.config import words
 from failover.config.match import Found, merged
-from failover.config.problem import Path, Problem, dotted, nearest, quoted
-from failover.model import Sync, Vserver
+from failover.config.problem import Path, nearest, quoted
 
 _NO_HOST = ("none", "nobody", "nothing", "no")
 
@@ -35,6 +35,10 @@ class Said:
     def items(self, key: str) -> Iterator[tuple[Path, Any]]:
         """The values of a list, each with its path."""
         return self.found.items(self.at(key), self.values[key]) if key in self.values else iter(())
+
+    def others(self, key: str) -> tuple[str, ...]:
+        """The other vservers that a rule names."""
+        return tuple(name for name in self.values.get(key, ()) if name != self.name)
 
     def given(self, key: str) -> bool:
         return self.at(key) in self.found.places
@@ -68,33 +72,11 @@ def check(found: Found) -> None:
     for one in everyone:
         _placing(one)
         _gateway(one)
+        _checks(one)
     _names(found)
     _addresses(found, everyone)
     _rules_that_never_hold(everyone)
     _start_order(everyone)
-
-
-def warnings(found: Found) -> Iterator[Problem]:
-    """What is legal and worth a word."""
-    if not found.values.get("vservers"):
-        yield _warning(found, ("vservers",), "there are no vservers", "add one under vservers:")
-    servers = found.values.get("zookeeper", {}).get("servers", ())
-    if len(servers) in (1, 2):
-        message = f"{'one ZooKeeper server' if len(servers) == 1 else 'two ZooKeeper servers'}: none of them may fail"
-        yield _warning(found, ("zookeeper", "servers"), message, "name three")
-    for one in said(found):
-        if not one.values["backups"]:
-            message = f"{one.name} has no backups: nothing can take over"
-            yield _warning(found, one.at("backups"), message, "name a host in backups")
-        every_s = one.values.get("sync", {}).get("every", Sync.every_s)
-        loss_s = one.values.get("max_data_loss", Vserver.max_data_loss_s)
-        if one.values["backups"] and loss_s < every_s:
-            message = f"the replicas of {one.name} are mostly older than its max_data_loss of {loss_s:g} s"
-            yield _warning(found, one.at("max_data_loss"), message, f"sync every {loss_s / 2:g}s, or allow more")
-
-
-def _warning(found: Found, path: Path, message: str, hint: str) -> Problem:
-    return Problem(message, hint, dotted(path), found.places.get(path))
 
 
 def _hosts(found: Found) -> None:
@@ -115,15 +97,22 @@ def _names(found: Found) -> None:
     sections: list[tuple[Path, Mapping[str, Any]]] = [(("defaults",), found.values.get("defaults", {}))]
     sections += [(("vservers", name), own) for name, own in found.values.get("vservers", {}).items()]
     for section, values in sections:
-        for key, table in _REFERS.items():
+        for key, table in REFERS.items():
             path, value = (*section, key), values.get(key, ())
             named = ((path, value),) if isinstance(value, str) else found.items(path, value) if value else ()
+            seen: set[str] = set()
             for place, name in named:
                 if (table, name) not in found.places:
                     found.report(place, *_unknown(found, table, key, name))
+                elif section == (table, name):
+                    found.report(place, f"{name} names itself", "name another vserver")
+                elif name in seen and table == "vservers":
+                    found.report(place, f"{quoted(name)} is there twice", "name it once")
+                seen.add(name)
 
 
-_REFERS = {"primary": "hosts", "backups": "hosts"} | dict.fromkeys(
+# key of a vserver -> the table whose names it takes
+REFERS = {"primary": "hosts", "backups": "hosts"} | dict.fromkeys(
     ("together_with", "apart_from", "prefer_together_with", "prefer_apart_from", "start_after"), "vservers"
 )
 
@@ -195,41 +184,67 @@ def _own(found: Found, owners: dict[str, tuple[str, Path]], ip: str, owner: str,
         found.report(path, f"{ip} already belongs to {other} ({found.line(place)})", "give each its own")
 
 
+def together(everyone: tuple[Said, ...]) -> dict[str, frozenset[str]]:
+    """The set of each vserver: those that must be with it, itself included. `together_with` binds both sides."""
+    sets = {one.name: frozenset((one.name,)) for one in everyone}
+    for one in everyone:
+        for other in one.others("together_with"):
+            if other in sets:
+                joined = sets[one.name] | sets[other]
+                sets |= dict.fromkeys(joined, joined)
+    return sets
+
+
 def _rules_that_never_hold(everyone: tuple[Said, ...]) -> None:
-    """`together_with` and `apart_from` bind both sides, and a set that is together has one owner."""
     by_name = {one.name: one for one in everyone}
-    group = {name: frozenset((name,)) for name in by_name}
-    for one, other in _pairs(by_name, "together_with"):
-        joined = group[one.name] | group[other.name]
-        common = set.intersection(*(set(by_name[name].hosts) for name in joined))
-        if not common and all(by_name[name].certain for name in joined):
-            message = f"{' and '.join(sorted(joined))} have no host in common, so they can never be together"
-            one.found.report(one.at("together_with"), message, "give them a common host, or drop the rule")
-        group |= dict.fromkeys(joined, joined)
-    for one, other in _pairs(by_name, "apart_from"):
-        hosts = set(one.hosts) | set(other.hosts)
-        if other.name in group[one.name]:
-            message = f"{one.name} must be both together with and apart from {other.name}"
-            one.found.report(one.at("apart_from"), message, "drop one of the two rules")
-        elif len(hosts) == 1 and one.certain and other.certain:
-            message = f"{one.name} and {other.name} can only run on {hosts.pop()}, so they can never be apart"
-            one.found.report(one.at("apart_from"), message, "give one of them another host")
+    sets = together(everyone)
+    for joined in dict.fromkeys(sets.values()):
+        members = [by_name[name] for name in sorted(joined)]
+        if len(members) > 1 and all(one.certain for one in members) and not common_hosts(members):
+            first = next(one for one in everyone if one.name in joined and one.others("together_with"))
+            message = f"{listed(joined)} have no host in common, so they can never be together"
+            first.found.report(first.at("together_with"), message, "give them a common host, or drop the rule")
+    for one in everyone:
+        for other in one.others("apart_from"):
+            if other in by_name:
+                _apart(one, by_name[other], sets, by_name)
 
 
-def _pairs(by_name: Mapping[str, Said], key: str) -> Iterator[tuple[Said, Said]]:
-    for one in by_name.values():
-        for path, other in one.items(key):
-            if other == one.name:
-                if path[0] != "defaults":
-                    one.found.report(path, f"{one.name} names itself", "name another vserver")
-            elif other in by_name:
-                yield one, by_name[other]
+def _apart(one: Said, other: Said, sets: Mapping[str, frozenset[str]], by_name: Mapping[str, Said]) -> None:
+    """A set that is together has one host, so what holds for one of it holds for all."""
+    both = [[by_name[name] for name in sets[side.name]] for side in (one, other)]
+    hosts = [common_hosts(members) for members in both]
+    if other.name in sets[one.name]:
+        message = f"{one.name} must be both together with and apart from {other.name}"
+        one.found.report(one.at("apart_from"), message, "drop one of the two rules")
+    elif all(hosts) and len(set().union(*hosts)) == 1 and all(member.certain for side in both for member in side):
+        message = f"{one.name} and {other.name} can only run on {hosts[0][0]}, so they can never be apart"
+        one.found.report(one.at("apart_from"), message, "give one of them another host")
+
+
+def common_hosts(members: Sequence[Said]) -> tuple[str, ...]:
+    """The hosts that may run them all, in the order of preference of the first."""
+    return tuple(host for host in members[0].hosts if all(host in one.hosts for one in members))
+
+
+def listed(names: Iterable[str]) -> str:
+    """a, b and c."""
+    *most, last = sorted(names)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _checks(one: Said) -> None:
+    for path, each in one.items("checks"):
+        program = each.get("exec", ())
+        if len(program) == 1 and " " in program[0]:
+            message = f"{quoted(program[0])} is one word, so it is taken for the name of a program"
+            one.found.report((*path, "exec"), message, f"write [{', '.join(program[0].split())}]")
 
 
 def _start_order(everyone: tuple[Said, ...]) -> None:
     """`start_after` must not come back to where it began; each circle is told once."""
-    by_name = {one.name: one for one in everyone}
-    after = {one.name: [name for name in one.values.get("start_after", ()) if name in by_name] for one in everyone}
+    names = {one.name for one in everyone}
+    after = {one.name: [name for name in one.others("start_after") if name in names] for one in everyone}
     told: set[frozenset[str]] = set()
     for one in everyone:
         circle = _way_back(one.name, after)
@@ -241,13 +256,16 @@ def _start_order(everyone: tuple[Said, ...]) -> None:
 
 def _way_back(start: str, after: Mapping[str, list[str]]) -> tuple[str, ...]:
     """The shortest circle through `start`, or ()."""
-    ways: list[tuple[str, ...]] = [(start,)]
-    seen: set[str] = set()
-    for way in ways:
-        for name in after[way[-1]]:
-            if name == start:
-                return way
-            if name not in seen:
-                seen.add(name)
-                ways.append((*way, name))
+    came_from: dict[str, str] = {}
+    reached = [start]
+    for name in reached:
+        for further in after[name]:
+            if further == start:
+                way = [name]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return tuple(reversed(way))
+            if further not in came_from:
+                came_from[further] = name
+                reached.append(further)
     return ()

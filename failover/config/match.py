@@ -53,6 +53,10 @@ def match(node: Node, schema: Record, waived: frozenset[str]) -> Found:
 
 def _value(found: Found, kind: Type, node: Node, path: Path, pattern: str) -> Any:
     if isinstance(kind, Either):
+        alone = _needs_more(kind, node)
+        if alone:
+            found.report(path, *alone)
+            return _BAD
         kind = kind.word if isinstance(node, Scalar) else kind.group
     empty = isinstance(node, Scalar) and node.nothing
     if isinstance(kind, (Record, Table)):
@@ -70,6 +74,15 @@ def _value(found: Found, kind: Type, node: Node, path: Path, pattern: str) -> An
     if not isinstance(node, Scalar) or empty:
         return _misshapen(found, path, node, kind.what, empty)
     return _word(found, kind, node.text, path)
+
+
+def _needs_more(kind: Either, node: Node) -> tuple[str, str] | None:
+    """A key of the group that stands there as a word: `keep`, where only {keep: 10m} says enough."""
+    if not isinstance(node, Scalar) or not isinstance(kind.group, Record) or not isinstance(kind.word, OneOf):
+        return None
+    if node.text in kind.word.choices or node.text not in kind.group.required:
+        return None
+    return f"{quoted(node.text)} says too little", kind.group.required[node.text]
 
 
 def _group(found: Found, kind: Record | Table, node: Pairs, path: Path, pattern: str) -> dict[str, Any]:
@@ -101,12 +114,19 @@ def _record(found: Found, kind: Record, node: Pairs, path: Path, pattern: str) -
     for name, hint in kind.required.items():
         if name not in given | found.waived:
             found.report((*path, name), "is missing", hint)
+    _choose_one(found, kind, given, path)
+    return values
+
+
+def _choose_one(found: Found, kind: Record, given: set[str], path: Path) -> None:
     chosen = [name for name in kind.one_of if name in given]
     for name in chosen[1:]:
         found.report((*path, name), f"stands beside {chosen[0]}", f"keep one of {', '.join(kind.one_of)}")
     if kind.one_of and not chosen:
         found.report((*path, kind.one_of[0]), "is missing", f"name one of {', '.join(kind.one_of)}")
-    return values
+    for name, needed in kind.only_with.items():
+        if name in given and chosen and needed not in chosen:
+            found.report((*path, name), f"means nothing beside {chosen[0]}", f"it goes with {needed} alone")
 
 
 def _unknown_key(found: Found, kind: Record, key: Scalar, path: Path) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from failover.config import units, words
-from failover.model import Want
+from failover.model import Placement, Want
 from failover.timing import PROFILES
 
 
@@ -45,11 +45,16 @@ class List:
 
 @dataclass(frozen=True)
 class Record:
-    """Keys with a type each. `required`: key -> what to do when it is missing. `one_of`: exactly one of these."""
+    """Keys with a type each.
+
+    `required`: key -> what to do when it is missing. `one_of`: exactly one of these. `only_with`: key -> the one of
+    `one_of` without which it means nothing. `short`: the key whose word stands for the whole.
+    """
 
     keys: Mapping[str, Type]
     required: Mapping[str, str] = field(default_factory=dict)
     one_of: tuple[str, ...] = ()
+    only_with: Mapping[str, str] = field(default_factory=dict)
     short: str = ""
 
 
@@ -111,7 +116,14 @@ CHECK = Record(
         "inside": OneOf(("true", "false")),
     },
     one_of=("tcp", "http", "exec"),
+    only_with={"expect": "http", "inside": "exec"},
 )
+
+
+def _or_time(choices: tuple[str, ...], key: str, example: str) -> Either:
+    """One of these words, or a group that says how long: {wait: 5m}."""
+    return Either(OneOf(choices), Record({key: DURATION}, required={key: f"as in {{{key}: {example}}}"}))
+
 
 # Whether `primary` and `backups` are there is asked after `defaults` are laid under (check.py).
 ANY_VSERVER = Record(
@@ -123,12 +135,10 @@ ANY_VSERVER = Record(
         "want": OneOf(tuple(Want)),
         "sync": SYNC,
         "max_data_loss": DURATION,
-        "when_stale": Either(OneOf(("ask", "take")), Record({"wait": DURATION}, required={"wait": "as in wait: 5m"})),
-        "placement": OneOf(("ordered", "roomiest", "freshest")),
-        "failback": Either(OneOf(("manual", "auto")), Record({"auto": DURATION}, required={"auto": "as in auto: 5m"})),
-        "on_host_shutdown": Either(
-            OneOf(("move", "stop")), Record({"keep": DURATION}, required={"keep": "as in keep: 10m"})
-        ),
+        "when_stale": _or_time(("ask", "take"), "wait", "5m"),
+        "placement": OneOf(tuple(Placement)),
+        "failback": _or_time(("manual", "auto"), "auto", "5m"),
+        "on_host_shutdown": _or_time(("move", "stop"), "keep", "10m"),
         "restart": Record({"local": COUNT, "moves": COUNT, "within": SOME_DURATION}),
         "priority": COUNT,
         "together_with": List(VSERVER),
@@ -230,13 +240,11 @@ class NotYet:
 
 
 _LEAVE_OUT = NotYet("leave it out")
-_OWN_ORDER = NotYet("leave it out, and choose primary and backups so that it holds")
 
 NOT_YET: Mapping[str, NotYet] = {
     "zookeeper.tls": NotYet("leave it out, and keep ZooKeeper's ports on a trusted network"),
     "timing": NotYet("write fast, normal or patient", _only(*PROFILES)),
     "notify": NotYet("leave it out; `failover history` tells what happened"),
-    "hosts.*.capacity": _LEAVE_OUT,
     "hosts.*.fence": NotYet("leave it out; takeover rests on the lease alone"),
     "vservers.*.sync.mode": NotYet("write rsync", _only("rsync")),
     "vservers.*.sync.every": NotYet("name a duration such as 5s", lambda value: isinstance(value, float)),
@@ -244,20 +252,7 @@ NOT_YET: Mapping[str, NotYet] = {
     "vservers.*.sync.full_scan": NotYet("leave it out; every sync scans the whole tree"),
     "vservers.*.sync.keep": _LEAVE_OUT,
     "vservers.*.sync.hooks": _LEAVE_OUT,
-    "vservers.*.when_stale": NotYet("write ask", _only("ask")),
-    "vservers.*.placement": NotYet("write ordered", _only("ordered")),
-    "vservers.*.failback": NotYet("write manual, and move it back with `failover move`", _only("manual")),
-    "vservers.*.on_host_shutdown": NotYet("leave it out, and `failover drain` the host before it is shut down"),
-    "vservers.*.restart": _LEAVE_OUT,
-    "vservers.*.priority": _LEAVE_OUT,
-    "vservers.*.together_with": _OWN_ORDER,
-    "vservers.*.apart_from": _OWN_ORDER,
-    "vservers.*.prefer_together_with": _OWN_ORDER,
-    "vservers.*.prefer_apart_from": _OWN_ORDER,
-    "vservers.*.start_after": _LEAVE_OUT,
-    "vservers.*.needs": _LEAVE_OUT,
     "vservers.*.limits": _LEAVE_OUT,
-    "vservers.*.checks": _LEAVE_OUT,
     "vservers.*.conf": _LEAVE_OUT,
 }
 

@@ -61,6 +61,12 @@ def rate(text: str) -> int:
     return size(amount, "/s")
 
 
+def spoken_size(count: int) -> str:
+    """As an operator writes it: 1536 M is 1.5G."""
+    unit = next((unit for unit in "TGMK" if count >= _BYTES[unit]), "K")
+    return f"{count / _BYTES[unit]:.4g}{unit}"
+
+
 def _split(text: str, what: str, how: str) -> tuple[str, str]:
     match = _NUMBER_UNIT.fullmatch(text)
     if not match:

@@ -255,4 +255,7 @@ _FAULTS: dict[str, tuple[int, int, Fault]] = {
     "disk-full": (1, 1, _disk_full),
     "disk-free": (1, 1, _disk_free),
 }
-_COMMANDS = ("move", "takeover", "start", "stop", "drain", "undrain")
+_COMMANDS = (
+    "move", "takeover", "failback", "start", "stop", "restart", "ignore", "remove", "clear", "drain", "undrain",
+    "disarm", "arm", "fence",
+)  # fmt: skip

@@ -6,6 +6,7 @@ One lab serves all tests of this file; each begins with everything up, v1 runnin
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -188,6 +189,37 @@ def test_stop_and_start(lab: Lab) -> None:
     assert sample.failover(lab, source, "start", sample.NAME).endswith(f"{sample.NAME} is running on {source}\n")
 
 
+def test_restart(lab: Lab) -> None:
+    source, before = owner_of(lab), first_process(lab, owner_of(lab))
+    assert sample.failover(lab, source, "restart", sample.NAME).endswith(f"{sample.NAME} is running on {source}\n")
+    assert first_process(lab, source) != before
+
+
+@pytest.mark.parametrize(("command", "back"), [("ignore", ("start", sample.NAME)), ("remove", ("apply",))])
+def test_what_is_ignored_or_removed_runs_on_and_is_adopted(lab: Lab, command: str, back: tuple[str, ...]) -> None:
+    source, before = owner_of(lab), first_process(lab, owner_of(lab))
+    assert sample.failover(lab, source, command, sample.NAME).endswith(f"{sample.NAME} is left alone\n")
+    assert first_process(lab, source) == before
+    sample.failover(lab, source, *back)
+    sample.await_("it is managed again", lambda: settled(lab))
+    assert (owner_of(lab), first_process(lab, source)) == (source, before)
+
+
+def test_a_disarmed_cluster_refuses_what_it_would_not_do(lab: Lab) -> None:
+    source = owner_of(lab)
+    sample.failover(lab, source, "disarm", "--reason", "new switch")
+    try:
+        code, said = refused(lab, source, "stop", sample.NAME)
+        assert (code, "the cluster is disarmed (new switch)" in said) == (4, True)
+    finally:
+        sample.failover(lab, source, "arm")
+
+
+def test_nobody_vouches_for_a_host_that_evidently_runs(lab: Lab) -> None:
+    code, said = refused(lab, "hostB", "takeover", owner_of(lab), "--confirmed-off")
+    assert (code, "is not off: it renewed its lease" in said) == (3, True)
+
+
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +314,21 @@ def test_a_move_to_a_lost_host_is_refused(lab: Lab) -> None:
     sample.await_("loss", lambda: sample.status(lab, ask)["hosts"][target]["state"] == "lost")
     code, said = refused(lab, ask, "move", sample.NAME, target)
     assert (code, f"{target} is lost" in said) == (4, True)
+
+
+def test_a_move_to_a_host_that_may_not_run_it_is_refused(lab: Lab) -> None:
+    source = owner_of(lab)
+    target, other = others(lab, source)
+    law = lab.exec(source, ["cat", "/etc/failover/cluster.yaml"]).stdout.decode()
+    narrow = re.sub(r"backups: \[.*\]", f"backups: [{other}]", re.sub(r"primary: \w+", f"primary: {source}", law))
+    lab.exec(source, ["sh", "-c", f"cat > /tmp/narrow.yaml <<'END'\n{narrow}\nEND"])
+    sample.failover(lab, source, "apply", "/tmp/narrow.yaml")
+    try:
+        code, said = refused(lab, source, "move", sample.NAME, target)
+        assert (code, f"{target} is neither its primary nor one of its backups" in said) == (4, True)
+        assert owner_of(lab) == source
+    finally:
+        sample.failover(lab, source, "apply")
 
 
 def test_a_backup_without_space_keeps_its_last_generation_and_says_so(lab: Lab) -> None:

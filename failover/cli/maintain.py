@@ -1,0 +1,77 @@
+"""The operator's hand on a host and on the whole cluster: takeover, drain, undrain, fence, disarm, arm.
+
+What a command means and when it is refused stands in failover/orders; here it is read from the command line.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from failover import orders
+from failover.cli.arguments import duration
+from failover.cli.operate import Commands, command
+from failover.errors import Unsafe
+from failover.model import View
+
+
+def add(commands: Commands) -> None:
+    takeover = command(commands, "takeover", "take everything away from a host", _takeover)
+    takeover.add_argument("host")
+    takeover.add_argument("--confirmed-off", action="store_true", help="at once: you have seen that it is off")
+    drain = command(commands, "drain", "move everything off a host and keep it free", _drain)
+    drain.add_argument("host")
+    drain.add_argument("--reason", default="", metavar="TEXT", help="what for, as status shows it")
+    drain.add_argument("--until", type=duration, metavar="DURATION", help="it ends by itself after so long, as in 2h")
+    undrain = command(commands, "undrain", "let a host run vservers again", _undrain)
+    undrain.add_argument("host")
+    fence = command(commands, "fence", "let a host count as off, at the word of a person", _fence)
+    fence.add_argument("host")
+    fence.add_argument("--confirmed", action="store_true", help="you have seen that it is off")
+    disarm = command(commands, "disarm", "the manager starts, stops and moves nothing", _disarm)
+    disarm.add_argument("--reason", default="", metavar="TEXT", help="what for, as status shows it")
+    command(commands, "arm", "end a disarm", _arm)
+
+
+def _takeover(options: Namespace) -> None:
+    from failover.cli.answer import obey
+
+    obey(options, lambda view: orders.takeover(view, options.host, confirmed_off=options.confirmed_off))
+
+
+def _drain(options: Namespace) -> None:
+    from failover.cli.answer import obey
+
+    def order(view: View) -> orders.Order:
+        until_at = None if options.until is None else view.now + options.until
+        return orders.drain(view, options.host, reason=options.reason, until_at=until_at)
+
+    obey(options, order)
+
+
+def _undrain(options: Namespace) -> None:
+    from failover.cli.answer import obey
+
+    obey(options, lambda view: orders.undrain(view, options.host))
+
+
+def _fence(options: Namespace) -> None:
+    from failover.cli.answer import obey
+
+    if not options.confirmed:
+        raise Unsafe(
+            f"only a person can know that {options.host} is off",
+            hint=f"when you have seen that it is: failover fence {options.host} --confirmed",
+        )
+    obey(options, lambda view: orders.fence(view, options.host))
+
+
+def _disarm(options: Namespace) -> None:
+    from failover.cli.answer import obey
+
+    obey(options, lambda view: orders.disarm(view, reason=options.reason))
+
+
+def _arm(options: Namespace) -> None:
+    from failover.cli.answer import obey
+
+    obey(options, orders.arm)

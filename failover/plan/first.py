@@ -1,0 +1,71 @@
+"""A vserver that nobody owns yet: it is adopted where it runs, else started on its primary, else where it may run."""
+
+from __future__ import annotations
+
+from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
+from failover.plan.board import BOOT_S, Board, alive, reported
+from failover.plan.found import lives
+from failover.plan.placement import preferred
+from failover.plan.starts import waits_for
+from failover.plan.verdicts import unfit
+from failover.plan.words import assign
+from failover.store import Change
+
+
+def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
+    name = vserver.name
+    running = [host for host in board.view.reports if lives(reported(board.view, host, name))]
+    if len(running) > 1:
+        return Hold(name, f"it already runs on {' and '.join(running)}", "stop it by hand where it must not run")
+    new = Assignment(name, running[0] if running else "", 0, want=want, owned_at=board.now)
+    if running:
+        return _adopted(board, vserver, new)
+    having = _having(board, vserver)
+    if not having:
+        built = f"build it there: vserver {name} build, on {vserver.primary}"
+        return Hold(name, f"no host that is up has its tree ({', '.join(vserver.hosts)})", built)
+    reasons = {host: unfit(board, vserver, host) for host in vserver.hosts}
+    if waiting := waits_for(board, vserver):
+        return Hold(name, waiting)
+    if vserver.primary in having and not reasons[vserver.primary]:
+        return assign(board, _on(new, vserver.primary), "first start: its primary")
+    able = preferred(board, vserver, [host for host in having if not reasons[host]])
+    booting_at = board.view.led_at + BOOT_S
+    here = alive(board.view, vserver.primary) and vserver.primary in board.view.reports
+    if able and not here and board.now < booting_at:
+        board.later(booting_at)
+        return Hold(name, f"{vserver.primary}, its primary, is waited for: it may be slow to boot")
+    if not able:
+        because = "; ".join(f"{host} {reasons[host] or 'has no tree of it'}" for host in vserver.hosts)
+        return Hold(name, f"no host may run it: {because}", f"mend or undrain one of {', '.join(vserver.hosts)}")
+    why = reasons[vserver.primary] or "has no tree of it"
+    return assign(board, _on(new, able[0]), f"first start: {vserver.primary} {why}")
+
+
+def _adopted(board: Board, vserver: Vserver, new: Assignment) -> Change | Hold:
+    host = new.owner
+    if not alive(board.view, host):
+        return Hold(vserver.name, f"it may still run on {host}, which is lost", f"bring {host} back")
+    if host not in vserver.hosts:
+        return Hold(
+            vserver.name, f"it runs on {host}, which may not run it", f"stop it there: vserver {new.vserver} stop"
+        )
+    kept = Assignment(new.vserver, host, 0, want=new.want, kind=Kind.ADOPTED, pinned=True, owned_at=new.owned_at)
+    return assign(board, kept, f"found running on {host}")
+
+
+def _having(board: Board, vserver: Vserver) -> list[str]:
+    """Who has its tree. A copy that no owner has ever shipped counts only where there is no tree."""
+    view = board.view
+    up = [host for host in vserver.hosts if alive(view, host) and host in view.reports]
+    trees = [host for host in up if _has_tree(reported(view, host, vserver.name))]
+    copies = [host for host in up if (copy := view.reports[host].replicas.get(vserver.name)) and not copy.epoch]
+    return trees or copies
+
+
+def _has_tree(report: VserverReport | None) -> bool:
+    return report is not None and report.state is State.STOPPED
+
+
+def _on(new: Assignment, host: str) -> Assignment:
+    return Assignment(new.vserver, host, 0, want=new.want, owned_at=new.owned_at)

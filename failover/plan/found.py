@@ -1,0 +1,69 @@
+"""Vservers that run where nobody put them: adopted, or stopped by the leader's next word.
+
+Rule 1: an agent does not kill a copy that a person started by hand under the very epoch under which it first saw it. So
+        the leader has one turn; its answer is the next epoch, and whoever is not the owner under that one kills.
+Rule 2: an owner that lives is never overruled: it lets go first (`unshipped`), and then the copy is adopted.
+Rule 3: what is ignored is held by no lease. So a lost host on which it may still run must prove more than a lost lease.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
+from failover.plan.board import Board, alive, own_report, reported, vouched
+from failover.plan.verdicts import unfit
+from failover.plan.words import assign, give, stays
+from failover.store import Change
+
+
+def lives(report: VserverReport | None) -> bool:
+    return report is not None and report.state in (State.RUNNING, State.FROZEN)
+
+
+def where_nobody_put_it(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | None:
+    """A copy started by hand on a host that is up, seen under the present word; None when there is none."""
+    view, name = board.view, vserver.name
+    copies = [
+        host
+        for host, report in view.reports.items()
+        if name in report.vservers and host not in (word.owner, word.target) and alive(view, host)
+        if (own := report.vservers[name]).by_hand and own.state is State.RUNNING and own.epoch == word.epoch
+    ]
+    if not copies:
+        return None
+    owns = own_report(view, word) if alive(view, word.owner) else None
+    if lives(owns) or word.want is not Want.STARTED:
+        return stays(board, word, f"it belongs to {word.owner}; a copy was started by hand on {', '.join(copies)}")
+    if len(copies) > 1:
+        return Hold(name, f"it runs on {' and '.join(copies)}", "stop it by hand where it must not run")
+    copy = copies[0]
+    if not _may_keep(board, vserver, copy):
+        return stays(board, word, f"a copy was started by hand on {copy}, which may not run it")
+    if not alive(view, word.owner):
+        return give(board, replace(word, pinned=True), copy, Kind.ADOPTED, f"found running on {copy}")
+    let_go = replace(word, target=copy, unshipped=True, pinned=True)
+    return assign(board, let_go, f"found running on {copy}; {word.owner} lets go of it")
+
+
+def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold:
+    """It was ignored: it is adopted where it runs, else it belongs to its owner as before. `word` has the new want."""
+    view, name = board.view, vserver.name
+    running = [host for host in view.reports if lives(reported(view, host, name))]
+    gone = [host for host in running if not alive(view, host) and not vouched(view, host)]
+    if gone:
+        hint = f"bring {gone[0]} back, or once it is off: failover fence {gone[0]} --confirmed"
+        return Hold(name, f"it may still run on {gone[0]}, which is lost", hint)
+    running = [host for host in running if alive(view, host)]
+    if len(running) > 1:
+        return Hold(name, f"it runs on {' and '.join(running)}", "stop it by hand where it must not run")
+    word = replace(word, target=None, unshipped=False)
+    if running and running[0] != word.owner and _may_keep(board, vserver, running[0]):
+        kept = replace(word, owner=running[0], source=word.owner, kind=Kind.ADOPTED, pinned=True, owned_at=board.now)
+        return assign(board, kept, f"found running on {running[0]}")
+    return assign(board, word, f"wanted {word.want}")
+
+
+def _may_keep(board: Board, vserver: Vserver, host: str) -> bool:
+    """What runs takes its room already, so only what forbids the host altogether counts."""
+    return host in vserver.hosts and not unfit(board, replace(vserver, needs=type(vserver.needs)()), host)

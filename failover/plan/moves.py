@@ -1,0 +1,206 @@
+"""Moves with the owner's help: it syncs, stops it, ships the last changes, and then the target has it.
+
+Rule 1: whoever must be together with it comes along, in the same change.
+Rule 2: an operator's move is obeyed or answered with a reason, once. What the manager moves by itself is more careful:
+        not to a host that flaps, nor at once again to one that could not take it.
+Rule 3: a move that fails leaves it running where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from failover.model import (
+    Assignment,
+    Hold,
+    Kind,
+    MoveWish,
+    State,
+    Verdict,
+    Vserver,
+    VserverIntent,
+    VserverReport,
+    Want,
+)
+from failover.plan.board import Board, alive, own_report, rank
+from failover.plan.lost import way_out
+from failover.plan.placement import preferred
+from failover.plan.verdicts import broken_rule, judge, judge_move, unfit
+from failover.plan.words import assign, forgiven, give, joined, stays
+from failover.store import Change
+
+# --- a move that is under way -----------------------------------------------------------------------------------------
+
+
+def handing_over(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | None:
+    assert word.target is not None
+    stay = replace(word, target=None, unshipped=False, accept_loss=False)
+    hopeless = "" if _is_adopted(board, word) else unfit(board, vserver, word.target)
+    if hopeless:
+        return assign(board, stay, f"the move was given up: {word.target} {hopeless}")
+    if report.handed is not None:
+        kind = Kind.TAKEOVER if word.accept_loss else Kind.ADOPTED if _is_adopted(board, word) else Kind.PLANNED
+        return give(board, word, word.target, kind, word.because, accept_loss=word.accept_loss)
+    if report.handing_failed:
+        failed = f"the move to {word.target} failed and it stays on {word.owner}: {report.handing_failed}"
+        return assign(board, replace(stay, unreached=_with(word.unreached, word.target)), failed)
+    return None
+
+
+def _is_adopted(board: Board, word: Assignment) -> bool:
+    """Whether it runs at the target already, where a person started it."""
+    if not word.unshipped or word.accept_loss or word.target is None or not alive(board.view, word.target):
+        return False
+    there = board.view.reports[word.target].vservers.get(word.vserver)
+    return there is not None and there.by_hand
+
+
+# --- an operator's word -----------------------------------------------------------------------------------------------
+
+
+def wished(board: Board, vserver: Vserver, word: Assignment, wish: MoveWish) -> Change:
+    """An operator's word for this very epoch: obeyed, or answered by an epoch that says why not."""
+    if wish.accept_loss and wish.target:
+        verdict = judge(board, vserver, wish.target, wish)
+        if not verdict.may:
+            return assign(board, word, f"not started on {wish.target}: it {verdict.because}")
+        because = f"an operator starts the replica of {wish.target} as it is"
+        asked = replace(word, target=wish.target, unshipped=True, accept_loss=True, pinned=True)
+        return assign(board, asked, because)
+    fresh = forgiven(word) if wish.target else word
+    hosts = (wish.target,) if wish.target else vserver.hosts
+    judged = [judge_set(board, vserver, fresh, host) for host in hosts if host != word.owner]
+    able = preferred(board, vserver, [verdict.host for verdict in judged if verdict.may])
+    if not able:
+        reasons = "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged) or "it is there already"
+        return stays(board, word, f"not moved: {reasons}")
+    kept = replace(fresh, pinned=wish.stay and wish.target is not None)
+    return along(board, vserver, kept, able[0], f"an operator moves it to {able[0]}")
+
+
+# --- what the manager moves by itself ---------------------------------------------------------------------------------
+
+
+def leave(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | Hold:
+    """It is to go where it may run, wherever that is; where there is no such host it stays, and that is shown."""
+    judged = [judge_set(board, vserver, word, host, by_itself=True) for host in vserver.hosts if host != word.owner]
+    able = preferred(board, vserver, [verdict.host for verdict in judged if verdict.may])
+    if not able:
+        reasons = "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged) or "it has no backup"
+        return Hold(vserver.name, f"{why}, but it must stay there: {reasons}", "add or repair a backup")
+    return along(board, vserver, word, able[0], f"{why}; it moves to {able[0]}")
+
+
+def in_error(
+    board: Board, vserver: Vserver, word: Assignment, report: VserverReport, intent: VserverIntent
+) -> Change | Hold:
+    """It failed on its owner, which has done all that it may by itself."""
+    if intent.cleared_epoch >= word.epoch:
+        return assign(board, forgiven(word), "an operator says: try again")
+    failed_on = _with(word.failed_on, word.owner)
+    back = word.source if word.kind is Kind.PLANNED and word.source not in word.failed_on else None
+    if back and back in vserver.hosts and alive(board.view, back):
+        tried = replace(word, target=back, unshipped=True, failed_on=failed_on)
+        return assign(board, tried, f"{word.owner} could not start it ({report.because}); it goes on at {back}")
+    why = f"{word.owner} cannot {'start' if word.want is Want.STARTED else 'stop'} it: {report.because}"
+    recent = tuple(at for at in word.failed_at if at > board.now - vserver.restart.within_s)
+    if word.want is Want.STARTED and len(recent) < vserver.restart.moves:
+        asked = replace(word, failed_on=failed_on, failed_at=(*recent, board.now), pinned=False)
+        moved = leave(board, vserver, asked, f"it failed on {word.owner} ({report.because})")
+        if isinstance(moved, Change):
+            return moved
+        why = moved.because
+    hint = f"mend it, then: failover start {vserver.name}; or {way_out(board, vserver, word)}"
+    return Hold(vserver.name, why, hint)
+
+
+def repair(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | None:
+    """It breaks a hard rule where it is. The one with the lower priority moves."""
+    cluster = board.view.cluster
+    others = [*board.apart.get(vserver.name, ()), *board.mates.get(vserver.name, ())]
+    above = [other for other in others if board.wanted(other) and rank(cluster.vservers[other]) < rank(vserver)]
+    if not above:
+        return None
+    only_above = _only(board, vserver, above)
+    if not (broken := broken_rule(only_above, vserver, word.owner)):
+        return None
+    if any(_is_moving(board, other) for other in above):
+        return None  # it may be whole again soon
+    return leave(board, vserver, word, f"{word.owner} {broken}")
+
+
+def home(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | Hold | None:
+    """`failback`: back to the primary once that has been healthy so long, unless an operator put it elsewhere."""
+    primary = vserver.primary
+    if vserver.failback_s is None or word.owner == primary or word.pinned or report.state is not State.RUNNING:
+        return None
+    mates = board.mates.get(vserver.name, ())
+    if any(board.wanted(mate) and rank(board.view.cluster.vservers[mate]) < rank(vserver) for mate in mates):
+        return None  # a set goes where the highest of it is at home
+    due_at = max(board.free_since(primary), word.at) + vserver.failback_s
+    if math.isinf(due_at) or board.now < due_at:
+        board.later(due_at if not math.isinf(due_at) else board.now)
+        return None
+    verdict = judge_set(board, vserver, word, primary, by_itself=True)
+    if not verdict.may:
+        return Hold(vserver.name, f"it does not return to {primary} yet: {primary} {verdict.because}")
+    return along(board, vserver, word, primary, f"{primary} has been healthy for {vserver.failback_s:g} s; it returns")
+
+
+# --- the set that must be together ------------------------------------------------------------------------------------
+
+
+def judge_set(board: Board, vserver: Vserver, word: Assignment, host: str, *, by_itself: bool = False) -> Verdict:
+    """Whether it, and all that must come along, may be handed over to `host`."""
+    mates = companions(board, vserver, host)
+    board.moving_along = frozenset((vserver.name, *(mate.vserver for mate in mates)))
+    try:
+        verdict = judge_move(board, vserver, word, host, by_itself=by_itself)
+        for mate in mates if verdict.may else ():
+            its = judge_move(board, board.view.cluster.vservers[mate.vserver], mate, host, by_itself=by_itself)
+            if not its.may:
+                return Verdict(host, False, f"cannot take {mate.vserver}, which must come along: it {its.because}")
+    finally:
+        board.moving_along = frozenset()
+    return verdict
+
+
+def along(board: Board, vserver: Vserver, word: Assignment, target: str, because: str) -> Change:
+    """It is to be handed over to `target`, and its set with it."""
+    mates = companions(board, vserver, target)
+    changes = [assign(board, replace(word, target=target, unshipped=False), because)]
+    for mate in mates:
+        own = own_report(board.view, mate)
+        if own is not None and mate.target is None:
+            follows = replace(mate, target=target, unshipped=False, pinned=word.pinned)
+            changes.append(assign(board, follows, f"it must be together with {vserver.name}: {because}"))
+    return joined(changes)
+
+
+def companions(board: Board, vserver: Vserver, host: str) -> list[Assignment]:
+    """The words of those that must be where it is and are somewhere else, with an owner that can hand over."""
+    mates = [board.words[name] for name in board.mates.get(vserver.name, ()) if name in board.words]
+    return [
+        mate
+        for mate in mates
+        if board.wanted(mate.vserver) and alive(board.view, mate.owner) and host not in (mate.owner, mate.target)
+    ]
+
+
+def _is_moving(board: Board, name: str) -> bool:
+    word = board.words.get(name)
+    return word is not None and word.target is not None
+
+
+def _only(board: Board, vserver: Vserver, others: list[str]) -> Board:
+    """The same board, on which the vserver's rules name only these others."""
+    narrowed = Board.__new__(Board)
+    narrowed.__dict__.update(board.__dict__)
+    narrowed.apart = {vserver.name: board.apart.get(vserver.name, frozenset()) & frozenset(others)}
+    narrowed.mates = {vserver.name: tuple(n for n in board.mates.get(vserver.name, ()) if n in others)}
+    return narrowed
+
+
+def _with(names: tuple[str, ...], name: str) -> tuple[str, ...]:
+    return names if name in names else (*names, name)

@@ -1,0 +1,71 @@
+"""The leader's next words: each is the next epoch of a vserver, with its reason and an event for the history."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from failover.model import Assignment, Event, Kind, Want
+from failover.plan.board import Board, alive, vouched
+from failover.store import Change
+
+
+def assign(board: Board, new: Assignment, because: str) -> Change:
+    """`new` as the next epoch. Whatever is decided after it in this planning sees it."""
+    decided = replace(new, epoch=new.epoch + 1, because=because, at=board.now)
+    event = Event(_kind(board, decided), board.now, because, decided.vserver, decided.owner, decided.epoch)
+    board.put(decided)
+    return Change(assignments=(decided,), events=(event,))
+
+
+def stays(board: Board, word: Assignment, because: str) -> Change:
+    """Nothing is different but the epoch: an answer."""
+    return assign(board, replace(word, target=None, unshipped=False, accept_loss=False), because)
+
+
+def forgiven(word: Assignment) -> Assignment:
+    """Without what it did wrong before."""
+    return replace(word, failed_on=(), unreached=(), failed_at=())
+
+
+def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *, accept_loss: bool = False) -> Change:
+    """`host` becomes the owner. From an owner that is lost only while its lease record stays what it is."""
+    new = replace(
+        word,
+        owner=host,
+        target=None,
+        unshipped=False,
+        kind=kind,
+        source=word.owner,
+        accept_loss=accept_loss,
+        again=False,
+        pinned=word.pinned and kind is not Kind.TAKEOVER,
+        owned_at=board.now,
+    )
+    if word.again:
+        new = replace(new, want=Want.STARTED)
+    lease = board.view.leases.get(word.owner)
+    gone = ((word.owner, lease.version),) if lease is not None and not alive(board.view, word.owner) else ()
+    by_word = vouched(board.view, word.owner)
+    change = assign(board, new, because)
+    return replace(change, leases=() if by_word else gone, vouched=gone if by_word else ())
+
+
+def joined(changes: list[Change]) -> Change:
+    """Several changes in one transaction."""
+    return Change(
+        assignments=tuple(word for change in changes for word in change.assignments),
+        leases=tuple(dict.fromkeys(pair for change in changes for pair in change.leases)),
+        vouched=tuple(dict.fromkeys(pair for change in changes for pair in change.vouched)),
+        events=tuple(event for change in changes for event in change.events),
+    )
+
+
+def _kind(board: Board, new: Assignment) -> str:
+    old = board.view.assignments.get(new.vserver)
+    if old is None or old.owner != new.owner:
+        return str(new.kind)
+    if new.target is not None:
+        return "moving"
+    if old.source is not None and new.source is None:
+        return "arrived"
+    return str(new.want) if old.want is not new.want else "stays"

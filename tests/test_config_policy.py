@@ -1,0 +1,408 @@
+"""What cluster.yaml says of placement, failback, rules, room and health. The names of the rows are the policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from failover.config import examine, parse
+from failover.model import Capacity, Check, Needs, Placement, Restart, Shutdown, Stale, Vserver
+from tests.test_config import WEB1, problems, text, vservers, web1
+
+# --- what is understood -----------------------------------------------------------------------------------------------
+
+PROBES = "addresses: 10.1.0.5/24, checks"
+ADDRESSED = replace(WEB1, addresses=("10.1.0.5/24",))
+
+UNDERSTOOD = {  # what web1 says -> web1
+    "left out: nobody but an operator decides on old replicas, placement is as written, it never returns by itself": (
+        "want: started",
+        Vserver(
+            "web1",
+            "alpha",
+            ("beta", "gamma"),
+            when_stale=Stale.ASK,
+            placement=Placement.ORDERED,
+            failback_s=None,
+            on_host_shutdown=Shutdown.MOVE,
+            restart=Restart(local=2, moves=1, within_s=600.0),
+            priority=100,
+        ),
+    ),
+    "old replicas: ask": ("when_stale: ask", WEB1),
+    "old replicas: the newest is taken": ("when_stale: take", replace(WEB1, when_stale=Stale.TAKE)),
+    "old replicas: the owner is waited for, then ask": ("when_stale: {wait: 5m}", replace(WEB1, stale_wait_s=300.0)),
+    "old replicas: no wait is ask": ("when_stale: {wait: 0s}", WEB1),
+    "placement ordered": ("placement: ordered", WEB1),
+    "placement roomiest": ("placement: roomiest", replace(WEB1, placement=Placement.ROOMIEST)),
+    "placement freshest": ("placement: freshest", replace(WEB1, placement=Placement.FRESHEST)),
+    "failback manual": ("failback: manual", WEB1),
+    "failback auto is after 5 minutes": ("failback: auto", replace(WEB1, failback_s=300.0)),
+    "failback after a time": ("failback: {auto: 60s}", replace(WEB1, failback_s=60.0)),
+    "failback at once is not never": ("failback: {auto: 0s}", replace(WEB1, failback_s=0.0)),
+    "shutdown: move": ("on_host_shutdown: move", WEB1),
+    "shutdown: stop": ("on_host_shutdown: stop", replace(WEB1, on_host_shutdown=Shutdown.STOP)),
+    "shutdown: keep": (
+        "on_host_shutdown: {keep: 10m}",
+        replace(WEB1, on_host_shutdown=Shutdown.KEEP, keep_s=600.0),
+    ),
+    "restart: what is left out is as the model says": (
+        "restart: {local: 0}",
+        replace(WEB1, restart=Restart(0, Restart.moves, Restart.within_s)),
+    ),
+    "restart: all of it": ("restart: {local: 5, moves: 0, within: 1h}", replace(WEB1, restart=Restart(5, 0, 3600.0))),
+    "priority": ("priority: 0", replace(WEB1, priority=0)),
+    "needs": ("needs: {memory: 1.5G, cpus: 0.5}", replace(WEB1, needs=Needs(3 * 2**29, 0.5))),
+    "needs of memory alone": ("needs: {memory: 512M}", replace(WEB1, needs=Needs(2**29, 0.0))),
+    "a port": (f"{PROBES}: {{tcp: 80}}", replace(ADDRESSED, checks=(Check(tcp=80),))),
+    "a web address": (
+        "checks: [{http: 'http://10.1.0.5/health', expect: 204}]",
+        replace(WEB1, checks=(Check(http="http://10.1.0.5/health", expect=204),)),
+    ),
+    "a program inside": (
+        "checks: [{exec: [/bin/pg_isready, -q], inside: true}]",
+        replace(WEB1, checks=(Check(command=("/bin/pg_isready", "-q"), inside=True),)),
+    ),
+    "one word is a program without arguments": (
+        "checks: {exec: /bin/true, inside: false}",
+        replace(WEB1, checks=(Check(command=("/bin/true",)),)),
+    ),
+    "how often, how long and how many": (
+        "checks: [{exec: /bin/true, every: 2s, timeout: 500ms, fails: 1}]",
+        replace(WEB1, checks=(Check(command=("/bin/true",), every_s=2.0, timeout_s=0.5, fails=1),)),
+    ),
+    "several checks, in the order of the file": (
+        f"{PROBES}: [{{tcp: 80}}, {{exec: /bin/true}}]",
+        replace(ADDRESSED, checks=(Check(tcp=80), Check(command=("/bin/true",)))),
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "expected"), UNDERSTOOD.values(), ids=UNDERSTOOD.keys())
+def test_the_policy_of_a_vserver_is_understood(said: str, expected: Vserver) -> None:
+    assert parse(web1(said)).vservers["web1"] == expected
+
+
+RULES = ("together_with", "prefer_together_with", "prefer_apart_from", "apart_from", "start_after")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_names_vservers(rule: str) -> None:
+    for written in ("b", "[b]"):
+        cluster = parse(
+            vservers(a=f"primary: alpha, backups: beta, {rule}: {written}", b="primary: beta, backups: alpha")
+        )
+        assert cluster.vservers["a"] == replace(Vserver("a", "alpha", ("beta",)), **{rule: ("b",)})
+        assert cluster.vservers["b"] == Vserver("b", "beta", ("alpha",))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_in_defaults_says_nothing_to_the_vserver_that_it_names(rule: str) -> None:
+    source = text(defaults=f"{{primary: alpha, backups: beta, {rule}: b}}", vservers="{a: {}, b: {}}")
+    cluster = parse(source)
+    assert [getattr(vserver, rule) for vserver in cluster.vservers.values()] == [("b",), ()]
+
+
+CAPACITIES = {
+    "left out: as measured": ("{}", Capacity()),
+    "memory and processors": ("{capacity: {memory: 64G, cpus: 16}}", Capacity(64 * 2**30, 16.0)),
+    "memory alone: the processors are as measured": ("{capacity: {memory: 4G}}", Capacity(4 * 2**30)),
+}
+
+
+@pytest.mark.parametrize(("said", "expected"), CAPACITIES.values(), ids=CAPACITIES.keys())
+def test_the_capacity_of_a_host_is_understood(said: str, expected: Capacity) -> None:
+    assert parse(f"{{hosts: {{h1: {said}}}}}", story=True).hosts["h1"].capacity == expected
+
+
+DEFAULTS = {  # defaults, what web1 says itself -> web1
+    "a vserver's own word comes before a time in defaults": (
+        "{when_stale: {wait: 5m}, failback: {auto: 1m}, on_host_shutdown: {keep: 5m}}",
+        "when_stale: take, failback: manual, on_host_shutdown: stop",
+        replace(WEB1, when_stale=Stale.TAKE, on_host_shutdown=Shutdown.STOP),
+    ),
+    "a vserver's own time comes before a word in defaults": (
+        "{when_stale: take, failback: auto, on_host_shutdown: stop}",
+        "when_stale: {wait: 1s}, failback: {auto: 2s}, on_host_shutdown: {keep: 3s}",
+        replace(WEB1, stale_wait_s=1.0, failback_s=2.0, on_host_shutdown=Shutdown.KEEP, keep_s=3.0),
+    ),
+    "restart and needs are filled up key by key": (
+        "{restart: {local: 9, within: 1h}, needs: {memory: 1G, cpus: 1}}",
+        "restart: {local: 1}, needs: {cpus: 2}",
+        replace(WEB1, restart=Restart(1, 1, 3600.0), needs=Needs(2**30, 2.0)),
+    ),
+    "a list is replaced, not added to": (
+        "{checks: [{exec: /bin/true}]}",
+        "checks: [{exec: /bin/false}]",
+        replace(WEB1, checks=(Check(command=("/bin/false",)),)),
+    ),
+    "an empty list takes back what defaults say": ("{checks: [{exec: /bin/true}]}", "checks: []", WEB1),
+}
+
+
+@pytest.mark.parametrize(("defaults", "own", "expected"), DEFAULTS.values(), ids=DEFAULTS.keys())
+def test_defaults_of_the_policy(defaults: str, own: str, expected: Vserver) -> None:
+    source = text(defaults=defaults, vservers=f"{{web1: {{primary: alpha, backups: [beta, gamma], {own}}}}}")
+    assert parse(source).vservers["web1"] == expected
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+REFUSED = {  # what web1 says -> the key, and what is told
+    "a misspelt word for old replicas": (
+        "when_stale: tke",
+        "when_stale",
+        "is not one of ask, take (did you mean take?)",
+    ),
+    "a wait without its time": ("when_stale: wait", "when_stale", "'wait' says too little: as in {wait: 5m}"),
+    "a wait without unit": ("when_stale: {wait: 5}", "when_stale.wait", "'5' has no unit (did you mean 5s?)"),
+    "a group that does not say how long": ("when_stale: {}", "when_stale.wait", "is missing: as in {wait: 5m}"),
+    "a misspelt placement": (
+        "placement: rommiest",
+        "placement",
+        "ordered, roomiest, freshest (did you mean roomiest?)",
+    ),
+    "a time where failback wants a word": ("failback: 5m", "failback", "'5m' is not one of manual, auto"),
+    "failback with an unknown key": ("failback: {auot: 5m}", "failback.auot", "(did you mean auto?)"),
+    "a keep without its time": (
+        "on_host_shutdown: keep",
+        "on_host_shutdown",
+        "'keep' says too little: as in {keep: 10m}",
+    ),
+    "a number for restart": ("restart: 2", "restart", "is a word: write a group of keys"),
+    "a negative number of restarts": ("restart: {local: -1}", "restart.local", "'-1' is not a whole number from 0"),
+    "restarts within no time": ("restart: {within: 0s}", "restart.within", "'0s' is no time at all"),
+    "a priority that is no number": ("priority: high", "priority", "'high' is not a whole number from 0"),
+    "needs without unit": ("needs: {memory: 512}", "needs.memory", "'512' has no unit (did you mean 512M?)"),
+    "no processors": ("needs: {cpus: 0}", "needs.cpus", "'0' is not a number of processors: as in 2 or 0.5"),
+    "a vserver twice in a rule": ("apart_from: [web2, web2]", "apart_from", "'web2' is there twice: name it once"),
+    "a rule that names itself": ("prefer_apart_from: web1", "prefer_apart_from", "web1 names itself"),
+    "a start after itself": ("start_after: web1", "start_after", "web1 names itself: name another vserver"),
+    "a misspelt vserver": ("start_after: wbe2", "start_after", "'wbe2' is not under vservers (did you mean web2?)"),
+    "a check of nothing": ("checks: [{every: 5s}]", "checks[1].tcp", "is missing: name one of tcp, http, exec"),
+    "two checks in one": (
+        "checks: [{tcp: 80, http: 'http://10.1.0.5/'}]",
+        "checks[1].http",
+        "stands beside tcp: keep one of tcp, http, exec",
+    ),
+    "a port that cannot be": ("checks: {tcp: 0}", "checks[1].tcp", "'0' is not a whole number from 1 to 65535"),
+    "a web address without http": ("checks: {http: 10.1.0.5}", "checks[1].http", "is not a web address"),
+    "a status beside a port": (
+        "checks: [{exec: /bin/true}, {tcp: 80, expect: 200}]",
+        "checks[2].expect",
+        "means nothing beside tcp: it goes with http alone",
+    ),
+    "inside beside a web address": (
+        "checks: {http: 'http://10.1.0.5/', inside: true}",
+        "checks[1].inside",
+        "means nothing beside http: it goes with exec alone",
+    ),
+    "a status that cannot be": ("checks: {http: 'http://a/', expect: 99}", "checks[1].expect", "from 100 to 599"),
+    "inside is true or false": ("checks: {exec: /bin/true, inside: yes}", "checks[1].inside", "one of true, false"),
+    "a program that is none": ("checks: {exec: []}", "checks[1].exec", "is empty: name at least one"),
+    "a line of a shell for a program": (
+        "checks: {exec: /bin/test -e /ready}",
+        "checks[1].exec",
+        "is one word, so it is taken for the name of a program: write [/bin/test, -e, /ready]",
+    ),
+    "a check that never fails": ("checks: {tcp: 80, fails: 0}", "checks[1].fails", "from 1 to 1000000000"),
+    "a check without pause": ("checks: {tcp: 80, every: 0s}", "checks[1].every", "'0s' is no time at all"),
+    "a check that may take no time": ("checks: {tcp: 80, timeout: 0s}", "checks[1].timeout", "'0s' is no time at all"),
+}
+
+
+@pytest.mark.parametrize(("said", "key", "told"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_in_the_policy_of_a_vserver(said: str, key: str, told: str) -> None:
+    (problem,) = problems(vservers(web1=f"primary: alpha, backups: [beta], {said}", web2="primary: beta, backups: []"))
+    assert problem.path == f"vservers.web1.{key}"
+    assert told in problem.advice
+    assert problem.mark is not None
+
+
+HOST_REFUSED = {
+    "memory without unit": ("{memory: 64, cpus: 4}", "memory", "'64' has no unit (did you mean 64M?)"),
+    "no processors": ("{cpus: 0}", "cpus", "'0' is not a number of processors"),
+    "an unknown resource": ("{disk: 4G}", "disk", "is not a key that is known here: known here: memory, cpus"),
+}
+
+
+@pytest.mark.parametrize(("said", "key", "told"), HOST_REFUSED.values(), ids=HOST_REFUSED.keys())
+def test_refused_in_the_capacity_of_a_host(said: str, key: str, told: str) -> None:
+    (problem,) = problems(text(hosts=f"{{alpha: {{address: 10.0.0.1, capacity: {said}}}}}", vservers=""))
+    assert problem.path == f"hosts.alpha.capacity.{key}"
+    assert told in problem.advice
+
+
+HOME = "primary: alpha, backups: []"
+PAIR = "primary: alpha, backups: [beta]"
+
+NEVER_HOLDS = {  # the cluster -> where, and what is told
+    "together and apart": (
+        vservers(a=f"{HOME}, together_with: [b]", b="primary: alpha, backups: [beta], apart_from: a"),
+        "vservers.b.apart_from",
+        "b must be both together with and apart from a: drop one of the two rules",
+    ),
+    "together over a third": (
+        vservers(a=f"{HOME}, together_with: b, apart_from: c", b=HOME, c=f"{HOME}, together_with: b"),
+        "vservers.a.apart_from",
+        "a must be both together with and apart from c: drop one of the two rules",
+    ),
+    "together without a common host": (
+        vservers(a=f"{HOME}, together_with: b", b="primary: beta, backups: [gamma]"),
+        "vservers.a.together_with",
+        "a and b have no host in common, so they can never be together: give them a common host, or drop the rule",
+    ),
+    "three together, each two of them with a common host": (
+        vservers(
+            a=f"{PAIR}, together_with: [b, c]", b="primary: beta, backups: gamma", c="primary: gamma, backups: alpha"
+        ),
+        "vservers.a.together_with",
+        "a, b and c have no host in common, so they can never be together: give them a common host, or drop the rule",
+    ),
+    "apart with only one host": (
+        vservers(a=f"{HOME}, apart_from: b", b=HOME),
+        "vservers.a.apart_from",
+        "a and b can only run on alpha, so they can never be apart: give one of them another host",
+    ),
+    "apart where being together leaves only one host": (
+        vservers(a=f"{PAIR}, together_with: c", b=f"{HOME}, apart_from: a", c=HOME),
+        "vservers.b.apart_from",
+        "b and a can only run on alpha, so they can never be apart: give one of them another host",
+    ),
+    "together with itself": (
+        vservers(a=f"{HOME}, together_with: a"),
+        "vservers.a.together_with",
+        "a names itself: name another vserver",
+    ),
+    "with an unknown vserver": (
+        vservers(abc=f"{HOME}, apart_from: acb"),
+        "vservers.abc.apart_from",
+        "'acb' is not under vservers (did you mean abc?)",
+    ),
+    "a circle of starts": (
+        vservers(a=f"{HOME}, start_after: b", b=f"{HOME}, start_after: [c]", c=f"{HOME}, start_after: [a]"),
+        "vservers.a.start_after",
+        "waits for itself: a → b → c → a: take one of them out",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "path", "advice"), NEVER_HOLDS.values(), ids=NEVER_HOLDS.keys())
+def test_a_rule_that_can_never_hold(source: str, path: str, advice: str) -> None:
+    assert [(problem.path, problem.advice) for problem in problems(source)] == [(path, advice)]
+
+
+HOLDS = {
+    "apart with two hosts between them": vservers(a=f"{HOME}, apart_from: b", b=PAIR),
+    "together with one common host": vservers(a=f"{HOME}, together_with: b", b="primary: beta, backups: [alpha]"),
+    "together with different primaries": vservers(a=f"{PAIR}, together_with: b", b="primary: beta, backups: [alpha]"),
+    "together said by both": vservers(a=f"{PAIR}, together_with: b", b=f"{PAIR}, together_with: a"),
+    "a chain of starts": vservers(a=f"{HOME}, start_after: [b, c]", b=f"{HOME}, start_after: c", c=HOME),
+    "failback without backups": vservers(a=f"{HOME}, failback: auto"),
+}
+
+
+@pytest.mark.parametrize("source", HOLDS.values(), ids=HOLDS.keys())
+def test_a_rule_that_can_hold(source: str) -> None:
+    told = [warning.message for warning in examine(source).warnings]
+    assert all("has no backups" in message for message in told)
+
+
+# --- warnings ---------------------------------------------------------------------------------------------------------
+
+
+def roomy(*, alpha: str = "", beta: str = "", **vserver: str) -> str:
+    """Two hosts with these capacities; an empty one is as measured."""
+    hosts = {"alpha": alpha, "beta": beta}
+    told = (f"{name}: {{{f'capacity: {said}' if said else ''}}}" for name, said in hosts.items())
+    everyone = (f"{name}: {{primary: alpha, backups: [beta], {said}}}" for name, said in vserver.items())
+    return f"{{hosts: {{{', '.join(told)}}}, vservers: {{{', '.join(everyone)}}}}}"
+
+
+SMALL, LARGE = "{memory: 1G, cpus: 1}", "{memory: 4G, cpus: 4}"
+
+WARNED = {  # the cluster -> where, and what is told
+    "room for all": (roomy(alpha=LARGE, beta=LARGE, a="needs: {memory: 4G, cpus: 4}"), ()),
+    "hosts as measured may have room": (roomy(a="needs: {memory: 8T, cpus: 64}"), ()),
+    "a vserver without needs fits everywhere": (roomy(alpha=SMALL, beta=SMALL, a=""), ()),
+    "no host has room": (
+        roomy(alpha="{cpus: 1}", beta=SMALL, a="needs: {memory: 1536M, cpus: 2}"),
+        (
+            (
+                "vservers.a.needs",
+                "a fits on none of its hosts and will wait (alpha has 1 of 2 cpus, beta has 1G of 1.5G memory and "
+                "1 of 2 cpus): lower the needs, or raise a capacity",
+            ),
+        ),
+    ),
+    "a host has no room": (
+        roomy(alpha=LARGE, beta=SMALL, a="needs: {memory: 2G}"),
+        (
+            (
+                "vservers.a.needs",
+                "a never fits on beta, which has 1G of 2G memory: lower the needs, or raise its capacity",
+            ),
+        ),
+    ),
+    "those that are together must fit together": (
+        roomy(alpha=LARGE, beta=LARGE, a="together_with: b, needs: {cpus: 3}", b="needs: {cpus: 2}"),
+        (
+            (
+                "vservers.a.needs",
+                "a and b fit on none of their hosts and will wait (alpha has 4 of 5 cpus, beta has 4 of 5 cpus): "
+                "lower the needs, or raise a capacity",
+            ),
+        ),
+    ),
+    "three apart on two hosts": (
+        roomy(a="apart_from: [b, c]", b="apart_from: c", c=""),
+        (
+            (
+                "vservers.a.apart_from",
+                "a, b and c must be apart and have only alpha and beta: not all of them can run: "
+                "give one of them another host",
+            ),
+        ),
+    ),
+    "three apart on two hosts, of which one is stopped": (
+        roomy(a="apart_from: [b, c]", b="apart_from: c", c="want: stopped"),
+        (),
+    ),
+    "two of three apart": (roomy(a="apart_from: [b, c]", b="", c=""), ()),
+    "a wish against a rule": (
+        roomy(a="together_with: b", b="prefer_apart_from: a"),
+        (("vservers.b.prefer_apart_from", "b must be together with a, so this has no effect: drop one of the two"),),
+    ),
+    "a wish against the rule of the other": (
+        roomy(a="apart_from: b", b="prefer_together_with: a"),
+        (("vservers.b.prefer_together_with", "b must be apart from a, so this has no effect: drop one of the two"),),
+    ),
+    "a wish against a wish": (
+        roomy(a="prefer_together_with: b, prefer_apart_from: b", b=""),
+        (
+            (
+                "vservers.a.prefer_together_with",
+                "a prefers also to be apart from b, so this has no effect: drop one of the two",
+            ),
+        ),
+    ),
+    "a port without an address": (
+        roomy(a="checks: {tcp: 80}"),
+        (
+            (
+                "vservers.a.checks",
+                "a has no addresses on which its port 80 could answer: add addresses:, or check with exec and "
+                "inside: true",
+            ),
+        ),
+    ),
+    "a port with an address": (roomy(a="addresses: 10.1.0.5/24, checks: {tcp: 80}"), ()),
+}
+
+
+@pytest.mark.parametrize(("source", "told"), WARNED.values(), ids=WARNED.keys())
+def test_a_policy_that_is_legal_and_worth_a_word(source: str, told: tuple[tuple[str, str], ...]) -> None:
+    warnings = examine(source, story=True).warnings
+    assert tuple((warning.path, warning.advice) for warning in warnings) == told
+    assert all(warning.mark for warning in warnings)
