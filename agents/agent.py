@@ -143,7 +143,7 @@ def _ageless(report: Report) -> Report:
         report,
         at=0.0,
         vservers={
-            name: replace(vs, shipments={b: (s.generation, s.because) for b, s in vs.shipments.items()})  # type: ignore[misc]
+            name: replace(vs, shipments={b: (s.generation, s.because, s.final) for b, s in vs.shipments.items()})  # type: ignore[misc]
             for name, vs in report.vservers.items()
         },
     )
@@ -155,7 +155,7 @@ def _younger(report: Report, said: Report, grown_s: float) -> bool:
         shipment.age_s < said.vservers[name].shipments[backup].age_s + grown_s - SHORTEST_S
         for name, vserver in report.vservers.items()
         for backup, shipment in vserver.shipments.items()
-        if name in said.vservers and backup in said.vservers[name].shipments
+        if not shipment.final and name in said.vservers and backup in said.vservers[name].shipments
     )
 
 

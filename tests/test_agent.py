@@ -106,6 +106,19 @@ def test_a_sync_that_found_nothing_is_told_of_soon_though_the_last_report_came_r
     assert ages == pytest.approx([2.0, 2.0, 0.5, 0.5, 2.5])
 
 
+def test_a_final_shipment_is_told_of_at_once_and_then_only_now_and_then() -> None:
+    machine = Clockwork(replace(CRASHED, shipped=shipped(at=498.0)), guarded=True)
+    agent = agent_of(machine, Want.STOPPED)
+    agent.turn()
+    said = []
+    for now in (500.1, 501.0, 502.0, 502.1):
+        machine.time, machine.shown = now, replace(CRASHED, shipped=shipped(at=498.0, final=True))
+        agent.turn()
+        report = agent._store.view().reports["alpha"]
+        said.append((report.vservers["v1"].shipments["beta"].final, report.store_at - NOW))
+    assert said == [(True, pytest.approx(at)) for at in (500.1, 500.1, 500.1, 502.1)]
+
+
 def test_a_pause_is_never_lost_in_rounding() -> None:
     machine = Clockwork(CRASHED, guarded=True)
     agent = agent_of(machine, Want.STOPPED)
