@@ -59,6 +59,9 @@ from tests.orders import (
 )
 from tests.views import NOW, V1, owned, view
 
+VOUCHED = "{} counts as off once it has missed two renewals; if it renews, this word is void"
+
+
 TAKEOVERS: Rows = {
     "a takeover moves all that the host owns": (
         beside(HEALTHY, V2, v2="alpha"),
@@ -111,7 +114,7 @@ TAKEOVERS: Rows = {
         OFF,
         Does(
             {"v1": AWAY, "alpha": HostIntent(vouched=40)},
-            "alpha counts as off once it has missed two renewals; if it renews, this word is void",
+            VOUCHED.format("alpha"),
             ("v1",),
         ),
     ),
@@ -120,7 +123,7 @@ TAKEOVERS: Rows = {
         OFF,
         Does(
             {"alpha": HostIntent(vouched=40)},
-            "alpha counts as off once it has missed two renewals; if it renews, this word is void",
+            VOUCHED.format("alpha"),
             ("v1",),
         ),
     ),
@@ -129,7 +132,7 @@ TAKEOVERS: Rows = {
         do(orders.takeover, "beta", confirmed_off=True),
         Does(
             {"beta": HostIntent(vouched=40)},
-            "beta counts as off once it has missed two renewals; if it renews, this word is void",
+            VOUCHED.format("beta"),
         ),
     ),
 }
@@ -182,7 +185,7 @@ HOSTS: Rows = {
         FENCE,
         Does(
             {"alpha": HostIntent(vouched=40)},
-            "alpha counts as off once it has missed two renewals; if it renews, this word is void",
+            VOUCHED.format("alpha"),
         ),
     ),
     "... or may yet live: it is the lease that decides": (
@@ -190,7 +193,7 @@ HOSTS: Rows = {
         FENCE,
         Does(
             {"alpha": HostIntent(vouched=40)},
-            "alpha counts as off once it has missed two renewals; if it renews, this word is void",
+            VOUCHED.format("alpha"),
         ),
     ),
     "a second fence is answered": (
@@ -203,7 +206,7 @@ HOSTS: Rows = {
         FENCE,
         Does(
             {"alpha": HostIntent(vouched=40)},
-            "alpha counts as off once it has missed two renewals; if it renews, this word is void",
+            VOUCHED.format("alpha"),
         ),
     ),
     "who never joined cannot be vouched for": (

@@ -36,7 +36,7 @@ from failover.store import Change
 
 __all__ = [
     "Plan", "alive", "companions", "intent_of", "is_drained", "judge", "judge_move", "own_report", "plan",
-    "replica_age", "verdicts", "wanted", "without",
+    "replica_age", "verdicts", "vouched_from", "wanted", "without",
 ]  # fmt: skip
 
 
