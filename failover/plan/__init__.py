@@ -29,14 +29,14 @@ from dataclasses import dataclass, replace
 from failover.model import Assignment, Hold, Memory, MoveWish, Verdict, View, Vserver
 from failover.plan import decide, disarm, freshness
 from failover.plan import verdicts as judging
-from failover.plan.board import Board, alive, intent_of, is_drained, own_report, wanted
+from failover.plan.board import Board, alive, intent_of, is_drained, own_report, vouched_from, wanted
 from failover.plan.memory import remembered
 from failover.plan.order import in_order
 from failover.store import Change
 
 __all__ = [
     "Plan", "alive", "companions", "intent_of", "is_drained", "judge", "judge_move", "own_report", "plan",
-    "replica_age", "verdicts", "wanted", "without",
+    "replica_age", "verdicts", "vouched_from", "wanted", "without",
 ]  # fmt: skip
 
 
@@ -53,6 +53,8 @@ class Plan:
 def plan(view: View) -> Plan:
     """The changes that the leader must make now, what it holds back and remembers, and when it must look again."""
     board = Board(view)
+    for host in view.leases:
+        board.later(vouched_from(view, host) or 0.0)
     names = in_order(view.cluster.vservers)
     mode = disarm.mode(view)
     decisions = [

@@ -29,6 +29,7 @@ from failover.timing import PROFILES
 FLAPS = 3  # a host lost so often ...
 FLAPS_WITHIN_S = 600.0  # ... in this time is chosen last, and nothing moves there by itself
 BOOT_S = 60.0  # a whole cluster that is switched on again may take so long until each host is there
+MISSED = 2  # renewals that a host must have missed before an operator's word counts that it is off
 RUNS_WELL_S = 60.0  # what has run so long elsewhere may come back to a host on which it failed
 
 
@@ -202,9 +203,18 @@ def alive(view: View, host: str) -> bool:
 
 
 def vouched(view: View, host: str) -> bool:
-    """An operator said that it is off, and it has not written since."""
+    """An operator said that it is off, and it has missed renewals since."""
+    counts_at = vouched_from(view, host)
+    return counts_at is not None and view.now >= counts_at
+
+
+def vouched_from(view: View, host: str) -> float | None:
+    """From when an operator's word counts that a host is off; None: there is none, or the host has written since.
+    Nobody's word is taken against a host that goes on renewing its lease."""
     lease, intent = view.leases.get(host), view.intents.hosts.get(host)
-    return lease is not None and intent is not None and intent.vouched == lease.version
+    if lease is None or intent is None or intent.vouched != lease.version:
+        return None
+    return lease.store_at + MISSED * PROFILES[view.cluster.timing].renew_s
 
 
 def is_drained(view: View, host: str) -> bool:
@@ -235,6 +245,12 @@ def own_report(view: View, word: Assignment) -> VserverReport | None:
     """What the owner says, once it has obeyed the present epoch."""
     report = reported(view, word.owner, word.vserver)
     return report if report is not None and report.epoch == word.epoch else None
+
+
+def has_obeyed(view: View, word: Assignment) -> bool:
+    """Whether the owner has said anything since it became the owner."""
+    report = reported(view, word.owner, word.vserver)
+    return report is not None and report.epoch >= word.owner_epoch
 
 
 def stays_on_shutdown(vserver: Vserver) -> bool:
