@@ -17,7 +17,7 @@ from failover.simulate.story import Story
 
 _MOST_SEEDS_TOLD = 3  # of those that failed
 _MOST_LINES = 8  # of differences and breaches under one seed
-_NAME = 14
+_NAME = 12
 
 
 class Reporter:
@@ -106,7 +106,7 @@ def table(costs_: Sequence[Cost]) -> list[str]:
     columns = "".join((
         f"{'vserver':{_NAME}} {'':>7} ",
         *(f"{word:>7}" for word in ("median", "p95", "p99", "worst")),
-        "  ",
+        " ",
         *(f"{word:>7}" for word in ("median", "p95", "worst")),
         f" {'up':>8}",
     ))  # fmt: skip
@@ -120,7 +120,7 @@ def _row(cost: Cost) -> str:
     return "".join((
         f"{name:{_NAME}} {len(cost.outages_s):>7} ",
         *(f"{text:>7}" for text in outages),
-        "  ",
+        " ",
         *(f"{text:>7}" for text in lost),
         f" {cost.available:>8.3%}",
     ))  # fmt: skip

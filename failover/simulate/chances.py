@@ -20,7 +20,7 @@ FAULTS_AN_HOUR = 10
 QUIET_BEFORE_S = 60.0
 QUIET_AFTER_S = 600.0
 _TWO_AT_ONCE = 0.25  # the share of faults that begin while another one lasts
-_APART_S = 30.0  # between the end of one fault and the beginning of the next, otherwise
+_APART_S = 60.0  # between the end of one fault and the beginning of the next, or of the next of the same host
 
 Said = tuple[float, str]  # after how many seconds, the event
 Drawn = Callable[[random.Random, Cluster], tuple[Said, ...]]
@@ -37,14 +37,13 @@ def draw(cluster: Cluster, seed: int, until_s: float) -> tuple[Event, ...]:
         kind = chance.choices(list(_FAULTS), [fault.weight for fault in _FAULTS.values()])[0]
         said = _FAULTS[kind].draw(chance, cluster)
         subjects = _subjects(cluster, said)
-        calm_s = max((busy.values() if not beside else (busy[subject] for subject in subjects)), default=0.0)
-        at_s = round(max(begins_s, calm_s + (_APART_S if calm_s and not beside else 0.0)), 1)
+        at_s = round(max(begins_s, *(busy[subject] for subject in (subjects if beside else busy))), 1)
         ends_s = at_s + max((_end(after_s, text) for after_s, text in said), default=0.0)
         if not said or ends_s > last_s:
             continue
         writes = [(0.0, f"write {vserver} {chance.randint(1, 64)}M") for vserver in sorted(cluster.vservers)]
         events += [read_event(text, round(at_s + after_s, 1), names).event for after_s, text in (*writes, *said)]
-        busy |= dict.fromkeys(subjects, ends_s)
+        busy |= dict.fromkeys(subjects, ends_s + _APART_S)
     return tuple(sorted(events, key=lambda event: event.at_s))
 
 

@@ -83,11 +83,11 @@ def _shown(move: Move) -> str:
 
 def _rejected(expect: Expect, outcome: Outcome) -> Iterator[str]:
     if expect.rejected not in (None, outcome.rejected):
-        yield f"{_commands(outcome.rejected)} refused, expected {expect.rejected or 'none'}"
+        yield f"{refusals(outcome.rejected)}, expected {expect.rejected or 'none'}"
 
 
-def _commands(count: int) -> str:
-    return {0: "no command was", 1: "1 command was"}.get(count, f"{count} commands were")
+def refusals(count: int) -> str:
+    return {0: "no command was refused", 1: "1 command was refused"}.get(count, f"{count} commands were refused")
 
 
 def _is_said(pattern: str, outcome: Outcome) -> bool:

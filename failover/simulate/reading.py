@@ -75,6 +75,7 @@ class _Reader:
     law: Pairs  # cluster: as the file would say it by now
     sound: bool = False  # whether `law` had no problem
     removed: set[str] = field(default_factory=set)
+    known: dict[str, dict[str, None]] = field(default_factory=lambda: {"hosts": {}, "vservers": {}})
 
     @classmethod
     def of(cls, text: str, where: str, waived: frozenset[str] = frozenset()) -> _Reader:
@@ -86,6 +87,7 @@ class _Reader:
         found = match(Pairs(outline, tree.mark), STORY, waived)
         if cluster is not None and not isinstance(cluster, Pairs):
             found.report(("cluster",), "is not a group of keys", _CLUSTER_HINT)
+            del found.values["cluster"]
         law = cluster if isinstance(cluster, Pairs) else Pairs((), tree.mark)
         return cls(where, text.splitlines(), tree, found, law)
 
@@ -101,7 +103,7 @@ class _Reader:
     def events(self) -> tuple[Event, ...]:
         if "cluster" in self.found.values:
             self._cluster("cluster")
-        if "events" not in self.found.values:
+        if "events" not in self.found.values and not self.found.problems:
             self.found.report((), "has no events", "events: [{at: 2s, do: power-off hostA}]")
         events = self._events() or ()
         if self.found.problems:
@@ -125,15 +127,13 @@ class _Reader:
         return cluster
 
     def _names(self) -> Names:
-        """Known as soon as they are written, whatever else is wrong with them."""
+        """All that the file has had by now, whatever is wrong with it: what takes a name away may be refused."""
         if "cluster" not in self.found.values:
             return Names()
-        parts = {key.text: node for key, node in self.law.pairs}
-        hosts, vservers = (
-            [key.text for key, _ in part.pairs] if isinstance(part, Pairs) else []
-            for part in (parts.get("hosts"), parts.get("vservers"))
-        )
-        return Names(hosts, vservers)
+        for key, node in self.law.pairs:
+            if key.text in self.known and isinstance(node, Pairs):
+                self.known[key.text] |= dict.fromkeys(name.text for name, _ in node.pairs)
+        return Names(tuple(self.known["hosts"]), tuple(self.known["vservers"]))
 
     # --- what happens
 
@@ -160,7 +160,7 @@ class _Reader:
         event = told.event
         if event.word == "remove":
             self.removed.add(event.vserver)
-        if told.group is None or Kind.GROUP not in WORDS[event.word].takes:
+        if told.complaints or told.group is None or Kind.GROUP not in WORDS[event.word].takes:
             return event
         return self._changed(path, event, told.group)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from failover.simulate.chances import draw
 from failover.simulate.engine import simulate
-from failover.simulate.outcome import Outcome, differences
+from failover.simulate.outcome import Outcome, differences, refusals
 from failover.simulate.story import Move, Story
 
 HEAD = 4  # lines of a shortened story from its beginning
@@ -78,7 +78,7 @@ def _unlike(story: Story, first: Played, other: Played) -> Iterator[str]:
     if one.fenced != two.fenced and not (free and expect.fenced is None):
         yield f"declared dead: {_names(two)}, but {_names(one)} with seed {first.seed}"
     if one.rejected != two.rejected and not (free and expect.rejected is None):
-        yield f"{two.rejected} commands were refused, but {one.rejected} with seed {first.seed}"
+        yield f"{refusals(two.rejected)}, but {one.rejected} with seed {first.seed}"
 
 
 def _moves(outcome: Outcome, vserver: str) -> list[Move]:
