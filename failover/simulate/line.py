@@ -38,6 +38,10 @@ class Line(Protocol):
         """To be done in the process when it next tries to connect."""
         ...
 
+    def flush(self) -> None:
+        """A direction may be up again: what waits for it goes on."""
+        ...
+
     def drop(self) -> None:
         """The connection is given up: what waits in it is lost."""
         ...
@@ -61,6 +65,9 @@ class Direct:
 
     def retry(self, action: Action) -> None:
         """Whoever cuts it off says when it is back."""
+
+    def flush(self) -> None:
+        """Nothing waits in it."""
 
     def drop(self) -> None:
         """Nothing waits in it."""
@@ -120,7 +127,6 @@ class Wire:
         self._waiting_there, self._waiting_back = [], []
 
     def flush(self) -> None:
-        """A direction may be back."""
         if self.there():
             waiting, self._waiting_there = self._waiting_there, []
             for action in waiting:

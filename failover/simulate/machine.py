@@ -387,10 +387,12 @@ class SimulatedMachine:
         self._told = told
         owned = [name for name, word in told.assignments.items() if word.owner == told.host]
         released = [name for name in owned if not _is_ours(told, name)]
+        was_over = self.now() >= self._until
         done = self._body.guard.obey(until, [name for name in owned if name not in released], released)
         if done:
             self._until = until
-            self._scene.touch()
+        if was_over or released:
+            self._scene.touch()  # the fence opens
         return done
 
     def live(self) -> None:

@@ -139,6 +139,7 @@ class MemoryStore(Store):
             return
         if not self._line.there() and self.session is not None:
             self._world.cut(self.session, wrote=self._role == "agent")
+        self._line.flush()
         if not self._whole():
             if not self._silent:
                 self._silent = True

@@ -6,7 +6,8 @@ It reads the store as an observer who sees every write at once; nothing that pla
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from failover import wire
 from failover.model import Assignment, Event, HostIntent, Kind, Memory, Report, State, VserverIntent, Want
@@ -205,4 +206,10 @@ def _shown(old: Assignment | None, new: Assignment) -> str:
 
 def decoded(kind: type[_R], nodes: Mapping[str, Node], path: str) -> _R | None:
     node = nodes.get(path)
-    return wire.decode(kind, node.data, where=path) if node is not None and node.data else None
+    found: _R | None = _decoded(kind, node.data, path) if node is not None and node.data else None
+    return found
+
+
+@lru_cache(maxsize=16_384)
+def _decoded(kind: Any, data: bytes, path: str) -> Any:
+    return wire.decode(kind, data, where=path)
