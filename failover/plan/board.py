@@ -15,6 +15,8 @@ from failover.model import (
     Assignment,
     Cluster,
     Host,
+    Lease,
+    Memory,
     Report,
     Shutdown,
     State,
@@ -148,9 +150,8 @@ class Board:
 
     def lost_at(self, host: str) -> float:
         """When a leader saw that it was lost; now, if this is the first look."""
-        lease, losses = self.view.leases.get(host), self.view.memory.losses.get(host, ())
-        known = lease is not None and losses and losses[-1] >= lease.store_at
-        return losses[-1] if known else self.now
+        lease = self.view.leases.get(host)
+        return self.view.memory.losses[host][-1] if lease and is_noted(self.view.memory, lease) else self.now
 
     # --- vservers -----------------------------------------------------------------------------------------------------
 
@@ -200,6 +201,11 @@ def alive(view: View, host: str) -> bool:
     """Whether its lease may still run: its session exists, and no operator vouches that it is off."""
     lease = view.leases.get(host)
     return lease is not None and lease.alive and not vouched(view, host)
+
+
+def is_noted(memory: Memory, lease: Lease) -> bool:
+    """Whether a leader has noted a loss of the host since its last renewal."""
+    return max(memory.losses.get(lease.host, ()), default=-math.inf) >= lease.store_at
 
 
 def vouched(view: View, host: str) -> bool:
