@@ -72,6 +72,7 @@ class SimulatedMachine:
         self._failures: dict[str, list[Failure]] = {}
         self._by_hand: dict[str, int] = {}  # the word's epoch at which a copy was first seen
         self.shipped: dict[str, dict[str, Shipped]] = {}
+        self._drafts: dict[tuple[str, str], dict[str, Any]] = {}  # (vserver, target) -> the round under way
         self._marks: dict[str, dict[str, float]] = {}
         self._until = float("-inf")
         self._told: Told | None = None
@@ -214,6 +215,8 @@ class SimulatedMachine:
 
     def _over(self, name: str, step: Step, failure: str, regular: bool) -> None:
         self._busy[name].pop(step.name, None)
+        if isinstance(step, Ship):
+            self._drafts.pop((name, step.target), None)
         failed = self._failed.setdefault(name, {})
         known = failed.pop(step.name, None)
         if failure:
@@ -305,6 +308,7 @@ class SimulatedMachine:
 
     def _ship(self, step: Ship) -> list[Phase]:
         draft: dict[str, Any] = {"began": self.now()}
+        self._drafts[step.vserver.name, step.target] = draft
         return [
             (0.0, partial(self._noting, step, draft, partial(self._read, step, draft))),
             (self._random.uniform(0.1, 1.0), partial(self._noting, step, draft, partial(self._arrive, step, draft))),
@@ -408,6 +412,8 @@ class SimulatedMachine:
         """As if the regular rounds of these vservers had gone on as they went."""
         if self._until > self.now() - length_s:
             self._until += length_s
+        for draft in self._drafts.values():
+            draft["began"] += length_s
         for name in regular:
             for host, last in self.shipped.get(name, {}).items():
                 at = last.at if last.because else last.at + length_s
