@@ -11,6 +11,7 @@ from failover.model import (
     Kind,
     Memory,
     Placement,
+    Replica,
     Shipment,
     Shutdown,
     Stale,
@@ -78,6 +79,18 @@ CASES: dict[str, tuple[View, Expected]] = {
     "what failed too often on its owner is moved": (
         view(word=owned(), says={"alpha": replace(RUNNING, state=State.ERROR, because="it ended three times")}),
         ("alpha", "beta", Kind.FIRST),
+    ),
+    "what a taker cannot even begin to start is started elsewhere as it is": (
+        view(
+            word=owned(owner="beta", source="alpha", kind=Kind.TAKEOVER, owner_epoch=7, owned_at=NOW - 5),
+            lost=("alpha",),
+            says={
+                "alpha": VserverReport(State.RUNNING, 6, shipments={"gamma": Shipment(12, 1.0)}),
+                "beta": VserverReport(State.ERROR, 7, because="it cannot read its disk"),
+            },
+            replicas={"beta": Replica(12, 6)},
+        ),
+        ("beta", "gamma", Kind.TAKEOVER),
     ),
     "... as often as declared": (
         view(
@@ -148,6 +161,10 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(word=owned(), lost=("alpha",), says={"beta": BY_HAND}),
         ("beta", None, Kind.ADOPTED),
     ),
+    "... of two such copies the preferred one": (
+        view(word=owned(), lost=("alpha",), says={"gamma": BY_HAND, "beta": BY_HAND}),
+        ("beta", None, Kind.ADOPTED),
+    ),
     "... and when its owner does not run it, once that has let go": (
         view(
             word=owned(),
@@ -176,6 +193,10 @@ CASES: dict[str, tuple[View, Expected]] = {
             says={"beta": BY_HAND, "alpha": VserverReport(State.STOPPED, 7)},
         ),
         ("beta", None, Kind.ADOPTED),
+    ),
+    "... of two copies that of its owner, or else the preferred one": (
+        view(word=owned(want=Want.IGNORED), says={"beta": BY_HAND, "gamma": BY_HAND, "alpha": RUNNING}),
+        ("alpha", None, Kind.FIRST),
     ),
     "what was ignored and may still run on a lost host is started nowhere": (
         view(word=owned(want=Want.IGNORED), says={"beta": BY_HAND}, lost=("beta",)),

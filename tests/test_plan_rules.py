@@ -288,6 +288,10 @@ CASES: dict[str, tuple[View, dict[str, str]]] = {
         world(vs("v1"), drained=("alpha",), disarmed=True, disarm_in_force=True),
         {"v1": "waits"},
     ),
+    "... and starts nothing again": (
+        world(vs("v1"), states={"v1": State.STOPPED}, disarmed=True, disarm_in_force=True),
+        {"v1": "waits"},
+    ),
     "a disarm is put off until a takeover that has begun is finished": (
         world(vs("v1"), lost=("alpha",), disarmed=True),
         {"v1": "beta"},

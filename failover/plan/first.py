@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
 from failover.plan.board import BOOT_S, Board, alive, reported
-from failover.plan.found import lives
+from failover.plan.found import found_on, lives, one_of
 from failover.plan.placement import preferred
 from failover.plan.starts import waits_for
 from failover.plan.verdicts import unfit
@@ -17,11 +17,9 @@ from failover.store import Change
 def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     name = vserver.name
     running = [host for host in board.view.reports if lives(reported(board.view, host, name))]
-    if len(running) > 1:
-        return Hold(name, f"it already runs on {' and '.join(running)}", "stop it by hand where it must not run")
-    new = Assignment(name, running[0] if running else "", 0, want=want, owner_epoch=1, owned_at=board.now)
+    new = Assignment(name, "", 0, want=want, owner_epoch=1, owned_at=board.now)
     if running:
-        return _adopted(board, vserver, new)
+        return _adopted(board, vserver, new, running)
     having = _having(board, vserver)
     if not having:
         built = f"build it there: vserver {name} build, on {vserver.primary}"
@@ -44,16 +42,19 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     return assign(board, replace(new, owner=able[0]), f"first start: {vserver.primary} {why}")
 
 
-def _adopted(board: Board, vserver: Vserver, new: Assignment) -> Change | Hold:
-    host = new.owner
-    if not alive(board.view, host):
-        return Hold(vserver.name, f"it may still run on {host}, which is lost", f"bring {host} back")
-    if host not in vserver.hosts:
-        return Hold(
-            vserver.name, f"it runs on {host}, which may not run it", f"stop it there: vserver {new.vserver} stop"
-        )
-    kept = replace(new, kind=Kind.ADOPTED, pinned=True)
-    return assign(board, kept, f"found running on {host}")
+def _adopted(board: Board, vserver: Vserver, new: Assignment, running: list[str]) -> Change | Hold:
+    name = vserver.name
+    lost = [host for host in running if not alive(board.view, host)]
+    if lost:
+        return Hold(name, f"it may still run on {lost[0]}, which is lost", f"bring {lost[0]} back")
+    host = vserver.primary if vserver.primary in running else one_of(board, vserver, running)
+    if host is None and len(running) == 1 and running[0] in vserver.hosts:
+        host = running[0]  # whatever speaks against it: it is moved away in order
+    if host is None:
+        where = " and ".join(running)
+        return Hold(name, f"it runs on {where}, which may not run it", f"stop it there: vserver {name} stop")
+    kept = replace(new, owner=host, kind=Kind.ADOPTED, pinned=True)
+    return assign(board, kept, found_on(host, running))
 
 
 def _having(board: Board, vserver: Vserver) -> list[str]:

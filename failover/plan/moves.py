@@ -23,7 +23,7 @@ from failover.model import (
     VserverReport,
     Want,
 )
-from failover.plan.board import Board, alive, own_report, rank
+from failover.plan.board import Board, alive, has_begun, own_report, rank
 from failover.plan.lost import way_out
 from failover.plan.placement import preferred
 from failover.plan.verdicts import broken_rule, judge, judge_move, unfit
@@ -40,12 +40,20 @@ def handing_over(board: Board, vserver: Vserver, word: Assignment, report: Vserv
     if hopeless:
         return assign(board, stay, f"the move was given up: {word.target} {hopeless}")
     if report.handed is not None:
-        kind = Kind.TAKEOVER if word.accept_loss else Kind.ADOPTED if _is_adopted(board, word) else Kind.PLANNED
-        return give(board, word, word.target, kind, word.because, accept_loss=word.accept_loss)
+        return give(board, word, word.target, _kind(board, word), word.because, accept_loss=word.accept_loss)
     if report.handing_failed:
         failed = f"the move to {word.target} failed and it stays on {word.owner}: {report.handing_failed}"
         return assign(board, replace(stay, unreached=_with(word.unreached, word.target)), failed)
     return None
+
+
+def _kind(board: Board, word: Assignment) -> Kind:
+    """Of a change of owner with the owner's help."""
+    if word.accept_loss:
+        return Kind.TAKEOVER
+    if _is_adopted(board, word):
+        return Kind.ADOPTED
+    return Kind.TAKEOVER if word.unshipped and word.kind is Kind.TAKEOVER else Kind.PLANNED
 
 
 def _is_adopted(board: Board, word: Assignment) -> bool:
@@ -107,12 +115,24 @@ def in_error(
     recent = tuple(at for at in word.failed_at if at > board.now - vserver.restart.within_s)
     if word.want is Want.STARTED and len(recent) < vserver.restart.moves:
         asked = replace(word, failed_on=failed_on, failed_at=(*recent, board.now), pinned=False)
-        moved = leave(board, vserver, asked, f"it failed on {word.owner} ({report.because})")
+        failed = f"it failed on {word.owner} ({report.because})"
+        moved = _passed_on(board, vserver, asked, failed) or leave(board, vserver, asked, failed)
         if isinstance(moved, Change):
             return moved
         why = moved.because
     hint = f"mend it, then: failover start {vserver.name}; or {way_out(board, vserver, word)}"
     return Hold(vserver.name, why, hint)
+
+
+def _passed_on(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | None:
+    """An owner that took it over and never started it need ship nothing: another replica is as good as it was."""
+    if word.source is None or has_begun(board.view, word):
+        return None
+    others = [host for host in vserver.hosts if host != word.owner]
+    able = preferred(board, vserver, [host for host in others if judge(board, vserver, host).may])
+    if not able:
+        return None
+    return assign(board, replace(word, target=able[0], unshipped=True), f"{why}; {able[0]} starts its replica instead")
 
 
 def repair(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | None:
