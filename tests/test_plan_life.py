@@ -26,6 +26,7 @@ from tests.views import NOW, V1, Expected, assert_decides, owned, view
 RUNNING = VserverReport(State.RUNNING, 7, shipments={"beta": Shipment(12, 1.0), "gamma": Shipment(12, 1.0)})
 HOMING = replace(V1, failback_s=60.0)
 FLAPPED = Memory({"beta": (NOW - 500, NOW - 300, NOW - 100)})
+FAILED = VserverReport(State.ERROR, 7, because="no init")
 BY_HAND = VserverReport(State.RUNNING, 7, by_hand=True)
 
 # name: (view, the expected word: (owner, target, kind) | "hold: pattern" | None)
@@ -79,6 +80,30 @@ CASES: dict[str, tuple[View, Expected]] = {
     "what failed too often on its owner is moved": (
         view(word=owned(), says={"alpha": replace(RUNNING, state=State.ERROR, because="it ended three times")}),
         ("alpha", "beta", Kind.FIRST),
+    ),
+    "what could not start where it was moved to goes back": (
+        view(word=owned(owner="beta", source="alpha", kind=Kind.PLANNED), says={"beta": FAILED}),
+        ("beta", "alpha", Kind.PLANNED),
+    ),
+    "... from a drain elsewhere, if another host may run it": (
+        view(word=owned(owner="beta", source="alpha", kind=Kind.PLANNED), says={"beta": FAILED}, drained=("alpha",)),
+        ("beta", "gamma", Kind.PLANNED),
+    ),
+    "... or else back all the same": (
+        view(
+            word=owned(owner="beta", source="alpha", kind=Kind.PLANNED),
+            says={"beta": FAILED},
+            drained=("alpha", "gamma"),
+        ),
+        ("beta", "alpha", Kind.PLANNED),
+    ),
+    "... and is not stopped on the way": (
+        view(
+            word=owned(owner="beta", target="alpha", unshipped=True, source="alpha", kind=Kind.PLANNED),
+            says={"beta": replace(FAILED, state=State.STOPPED)},
+            drained=("alpha", "gamma"),
+        ),
+        None,
     ),
     "what a taker cannot even begin to start is started elsewhere as it is": (
         view(
