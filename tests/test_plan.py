@@ -46,6 +46,18 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(says={"beta": STOPPED_TREE}, unreported=("alpha",), led_at=NOW - 59),
         "hold: alpha, its primary, is waited for",
     ),
+    "what has its tree where it may not run is sent elsewhere first": (
+        view(says={"alpha": STOPPED_TREE}, drained=("alpha",)),
+        ("alpha", "beta", Kind.FIRST),
+    ),
+    "... and has its first start there": (
+        view(
+            word=owned(owner="alpha", target="beta", epoch=1),
+            says={"alpha": VserverReport(State.STOPPED, 1, handed=13)},
+            drained=("alpha",),
+        ),
+        ("beta", None, Kind.FIRST),
+    ),
     "without a tree anywhere nothing is started": (view(), "hold: no host that is up has its tree"),
     "a vserver found running is adopted where it runs": (
         view(says={"gamma": VserverReport(State.RUNNING, 0), "alpha": STOPPED_TREE}),

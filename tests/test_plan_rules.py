@@ -253,6 +253,15 @@ CASES: dict[str, tuple[View, dict[str, str]]] = {
         world(vs("app", start_after=("db",)), vs("db", "alpha", ("gamma",)), lost=("alpha",)),
         {"db": "gamma", "app": "waits"},
     ),
+    "... also when that waits itself": (
+        world(
+            vs("app", start_after=("db",)),
+            vs("db", "alpha", ("beta",), start_after=("disk",)),
+            vs("disk", "alpha", ("gamma",)),
+            lost=("alpha",),
+        ),
+        {"disk": "gamma", "db": "waits", "app": "waits"},
+    ),
     "... and then starts": (
         world(vs("app", start_after=("db",)), vs("db", "gamma"), lost=("alpha",)),
         {"app": "beta"},

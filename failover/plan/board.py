@@ -51,6 +51,7 @@ class Board:
         self.again_at = math.inf
         self.mates = _groups(view.cluster)
         self.apart = _both_ways(view.cluster, "apart_from")
+        self.put_off: set[str] = set()  # their start has a host, and waits for a moment
         self.moving_along: frozenset[str] = frozenset()  # they come along with the one that is being judged
         self._load: defaultdict[str, _Load] = defaultdict(_Load)
         self._owned: defaultdict[str, list[str]] = defaultdict(list)  # as the view has it

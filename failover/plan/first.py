@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
@@ -35,11 +36,18 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     if able and not here and board.now < booting_at:
         board.later(booting_at)
         return Hold(name, f"{vserver.primary}, its primary, is waited for: it may be slow to boot")
+    if not able and (others := [host for host in vserver.hosts if not reasons[host]]):
+        return _sent(board, vserver, replace(new, owner=having[0]), preferred(board, vserver, others)[0], reasons)
     if not able:
         because = "; ".join(f"{host} {reasons[host] or 'has no tree of it'}" for host in vserver.hosts)
         return Hold(name, f"no host may run it: {because}", f"mend or undrain one of {', '.join(vserver.hosts)}")
     why = reasons[vserver.primary] or "has no tree of it"
     return assign(board, replace(new, owner=able[0]), f"first start: {vserver.primary} {why}")
+
+
+def _sent(board: Board, vserver: Vserver, new: Assignment, target: str, reasons: Mapping[str, str]) -> Change:
+    """Its tree is where it may not run: it is brought to where it may, and has its first start there."""
+    return assign(board, replace(new, target=target), f"{new.owner} {reasons[new.owner]}: it is sent to {target} first")
 
 
 def _adopted(board: Board, vserver: Vserver, new: Assignment, running: list[str]) -> Change | Hold:

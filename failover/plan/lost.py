@@ -91,6 +91,7 @@ def _taken_over(board: Board, vserver: Vserver, word: Assignment, accepted: Move
         return Hold(vserver.name, waiting)
     chosen = preferred(board, vserver, able)[0]
     if accepted is None and board.falling_with(word.owner, chosen):
+        board.put_off.add(vserver.name)
         return Hold(vserver.name, f"{chosen}, which would take it over, may be lost together with {word.owner}")
     last = own_report(board.view, word)
     shipment = last.shipments.get(chosen) if last else None

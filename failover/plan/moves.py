@@ -59,6 +59,8 @@ def _may_take_back(board: Board, word: Assignment) -> bool:
 
 def _kind(board: Board, word: Assignment) -> Kind:
     """Of a change of owner with the owner's help."""
+    if word.epoch == 1:
+        return Kind.FIRST  # it never ran where its tree was
     if word.accept_loss:
         return Kind.TAKEOVER
     if _is_adopted(board, word):
