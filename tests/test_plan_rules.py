@@ -59,7 +59,7 @@ def world(
     """
     owners = {vserver.name: (on or {}).get(vserver.name, vserver.primary) for vserver in vservers}
     assignments = {
-        name: replace(Assignment(name, owner, 7, because="it said so"), **(words or {}).get(name, {}))
+        name: replace(Assignment(name, owner, 7, because="it said so", hosts=HOSTS), **(words or {}).get(name, {}))
         for name, owner in owners.items()
         if owner != "none"
     }
