@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agents.steps import SeenVserver
-from failover.model import Assignment, State, Told, Want, frozen_map
+from failover.model import Assignment, State, Want, frozen_map
 from failover.timing import Timing
 
 IN_ONE = 12  # vservers in one question: it shall fit into one frame
@@ -81,6 +81,7 @@ class _Asked:
     host: str
     sent_at: float
     names: frozenset[str]
+    timing: Timing
 
 
 class Holder:
@@ -92,27 +93,27 @@ class Holder:
         self._ends: dict[tuple[str, str], float] = {}  # (vserver, giver): until then it may go by this promise
 
     def questions(
-        self, told: Told, running: Mapping[str, Assignment], timing: Timing, now: float
+        self, own: str, running: Mapping[str, Assignment], timing: Timing, now: float
     ) -> list[tuple[str, Question]]:
-        """What to ask of whom about those that run here and belong here, to be sent at once."""
+        """What to ask of whom about those that run on `own` and belong there, to be sent at once."""
         self._forget(now - timing.promise_s)
         wanted: dict[str, dict[str, int]] = {}
         for name, word in running.items():
-            for host in _others(told.host, word):
+            for host in _others(own, word):
                 wanted.setdefault(host, {})[name] = word.epoch
         asked = []
         for host, epochs in sorted(wanted.items()):
             for part in _parts(epochs):
                 question = Question(next(self._numbers), timing.promise_s, frozen_map(part))
-                self._asked[question.number] = _Asked(host, now, frozenset(part))
+                self._asked[question.number] = _Asked(host, now, frozenset(part), timing)
                 asked.append((host, question))
         return asked
 
-    def heard(self, host: str, answer: Answer, timing: Timing) -> None:
+    def heard(self, host: str, answer: Answer) -> None:
         asked = self._asked.pop(answer.number, None)
         if asked is None or asked.host != host:
             return
-        end = asked.sent_at + timing.promised_s(min(answer.length_s, timing.promise_s))
+        end = asked.sent_at + asked.timing.promised_s(answer.length_s)
         for name in asked.names.intersection(answer.promised):
             self._ends[name, host] = max(end, self._ends.get((name, host), end))
 

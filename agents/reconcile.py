@@ -23,7 +23,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from agents.steps import Bond, Demote, Failure, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
+from agents.steps import (
+    Bond,
+    Demote,
+    Failure,
+    Freeze,
+    Kill,
+    Seen,
+    SeenVserver,
+    Ship,
+    Shipped,
+    Start,
+    Step,
+    Stop,
+    Thaw,
+    Tree,
+)
 from failover.model import (
     Assignment,
     Kind,

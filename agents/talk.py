@@ -36,8 +36,8 @@ class Peers(Protocol):
         ...
 
     def promise(self, name: str, bond: Bond) -> bool:
-        """Keep it: from now on no Start and no Thaw of it is begun before its end, nor by a later agent; `observe` shows
-        it. False when a step of it is under way, or when it cannot be written down."""
+        """Keep it: from now on no Start and no Thaw of it is begun before its end, nor by a later agent, and `observe`
+        shows it. False when a step of it is under way, or when it cannot be written down."""
         ...
 
 

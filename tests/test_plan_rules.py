@@ -31,6 +31,7 @@ from failover.model import (
     Want,
 )
 from failover.plan import Plan, plan
+from failover.plan.board import hosts_of
 
 NOW = 1000.0
 HOSTS = ("alpha", "beta", "gamma")
@@ -59,9 +60,12 @@ def world(
     """
     owners = {vserver.name: (on or {}).get(vserver.name, vserver.primary) for vserver in vservers}
     assignments = {
-        name: replace(Assignment(name, owner, 7, because="it said so", hosts=HOSTS), **(words or {}).get(name, {}))
-        for name, owner in owners.items()
-        if owner != "none"
+        v.name: replace(
+            Assignment(v.name, owners[v.name], 7, because="it said so", hosts=hosts_of(v, owners[v.name])),
+            **(words or {}).get(v.name, {}),
+        )
+        for v in vservers
+        if owners[v.name] != "none"
     }
     said: dict[str, dict[str, VserverReport]] = {host: {} for host in HOSTS}
     for name, owner in owners.items():
