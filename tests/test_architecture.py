@@ -28,7 +28,7 @@ PURE_STDLIB = {
 
 # A dangerous library lives in one place.
 LIBRARIES = {
-    "yaml": ("failover/config", "failover/lab/play.py"),
+    "yaml": ("failover/config",),
     "kazoo": ("failover/zookeeper",),
     "pyroute2": ("agents/network",),
     "prctl": ("agents/isolation/capabilities.py",),

@@ -30,6 +30,7 @@ from failover.model import (
 from failover.records import HISTORY_MAX
 from failover.store import Change
 from tests.stores import InMemory, InZooKeeper, Stores
+from tests.wired import OverWires
 from tests.zookeeper_server import ZooKeeperServers
 
 CLUSTER = Cluster(
@@ -51,9 +52,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         servers.close()
 
 
-@pytest.fixture(params=["memory", pytest.param("zookeeper", marks=pytest.mark.needs("java"))])
+@pytest.fixture(params=["memory", "wires", pytest.param("zookeeper", marks=pytest.mark.needs("java"))])
 def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
-    made: Stores = InMemory() if request.param == "memory" else InZooKeeper(request.getfixturevalue("server"))
+    made: Stores
+    if request.param == "zookeeper":
+        made = InZooKeeper(request.getfixturevalue("server"))
+    else:
+        made = InMemory() if request.param == "memory" else OverWires()
     operator = made.fresh("operator")
     operator.apply(CLUSTER, "cluster: contract\n")
     try:
@@ -128,7 +133,7 @@ def test_wishes_of_two_operators_at_once_both_count(stores: Stores) -> None:
             operator.wish("web1", lambda wish: replace(wish, cleared_epoch=wish.cleared_epoch + 1))
 
     threads = [threading.Thread(target=wish, args=(operator,)) for operator in operators]
-    if isinstance(stores, InMemory):  # it has no threads of its own, and wants none
+    if isinstance(stores, InMemory | OverWires):  # it has no threads of its own, and wants none
         for operator in operators:
             wish(operator)
     else:
@@ -151,7 +156,7 @@ def test_history_is_in_order_and_keeps_the_newest(stores: Stores) -> None:
 
 
 def test_without_cluster_yaml_there_is_no_view(stores: Stores) -> None:
-    empty = InMemory() if isinstance(stores, InMemory) else InZooKeeper(stores._server)  # type: ignore[attr-defined]
+    empty = type(stores)() if isinstance(stores, InMemory | OverWires) else InZooKeeper(stores._server)  # type: ignore[attr-defined]
     try:
         for store in (empty.fresh("operator"), empty.fresh("leader", "alpha"), empty.fresh("operator")):
             with pytest.raises(Refused, match=r"no cluster\.yaml"):

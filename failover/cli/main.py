@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from failover import __version__
-from failover.cli import cluster, demo, explain, lab, maintain, operate, status
+from failover.cli import cluster, demo, explain, lab, maintain, operate, simulate, status
 from failover.errors import Denied, FailoverError
 
 EXIT_CODES = """exit codes: 0 done · 1 failed · 2 bad input · 3 refused as unsafe · 4 cannot be done now
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         help="cluster.yaml (default: %(default)s, or $FAILOVER_CONFIG)",
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for family in (cluster, status, operate, maintain, explain, lab, demo):
+    for family in (cluster, status, operate, maintain, explain, simulate, lab, demo):
         family.add(commands)
     return top
 

@@ -68,10 +68,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Either:
-    """A word, or a list or record in its place."""
+    """A word, or a list or group in its place."""
 
     word: OneOf | Word
-    group: Record | List
+    group: Record | List | Table
 
 
 Type = Word | OneOf | List | Record | Table | Either

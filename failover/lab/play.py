@@ -1,4 +1,4 @@
-"""A story's events, played on a lab in real time; what the story expects is not judged here.
+"""A story's events, played on a lab in real time; what the story expects is not judged here. A file needs no more than:
 
 events:
   - at: 2s
@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
-from failover.errors import BadInput, FailoverError
+from failover.errors import FailoverError
 from failover.lab import faults
 from failover.lab.lab import Lab
+from failover.simulate.reading import load_events
 
 Due = tuple[float, int, str, Callable[[], None] | None]  # when, in which order, its words, what ends an earlier one
 
@@ -27,7 +26,7 @@ Due = tuple[float, int, str, Callable[[], None] | None]  # when, in which order,
 def play(lab: Lab, story: Path, say: Callable[[str], None] = print) -> None:
     """Every event at its time, one line each. An event that is refused is said and does not end the play."""
     order = itertools.count()
-    queue: list[Due] = [(at_s, next(order), event, None) for at_s, event in events(story)]
+    queue: list[Due] = [(event.at_s, next(order), event.text, None) for event in load_events(story)]
     heapq.heapify(queue)
     began = time.monotonic()
     try:
@@ -50,21 +49,3 @@ def _do(lab: Lab, text: str, ending: Callable[[], None] | None) -> tuple[faults.
         return (ending() if ending else faults.begin(lab, text)), ""
     except FailoverError as error:
         return None, f"  refused: {error}"
-
-
-def events(story: Path) -> list[tuple[float, str]]:
-    """(seconds from the start, event), in the order of the file."""
-    try:
-        told = yaml.load(story.read_text(), yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{story} cannot be read: {' '.join(str(error).split())}") from error
-    entries = told.get("events") if isinstance(told, dict) else None
-    if not isinstance(entries, list):
-        raise BadInput(f"{story} has no events", hint="events: [{at: 2s, do: power-off hostA}]")
-    found: list[tuple[float, str]] = []
-    for entry in entries:
-        if not (isinstance(entry, dict) and set(entry) == {"at", "do"}):
-            raise BadInput(f"{story}: '{entry}' is no event", hint="an event has `at:` and `do:`")
-        doing = entry["do"] if isinstance(entry["do"], list) else [entry["do"]]
-        found += [(faults.seconds(str(entry["at"])), str(event)) for event in doing]
-    return found

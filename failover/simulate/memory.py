@@ -1,15 +1,19 @@
 """The store in memory: a `World` stands for ZooKeeper, a `MemoryStore` for one process's connection to it.
 
-Rule 1: no threads and no clock of its own. Whoever moves the clock calls `World.expire` after it.
-Rule 2: it makes the same writes with the same checks as the real one (failover/writes.py).
-Rule 3: it is as unkind as the real one may be: a session that is cut off ends one session length after its last
-        acknowledged write, not after the cut.
+    directly          every word is done and answered at once                     (the contract suite)
+    over a Wire       each takes its time, and may be on its way when a link fails (the simulator)
+
+Rule 1: no threads and no clock of its own.
+Rule 2: after every connection the lease is written first and the mirror read after it.
+Rule 3: the mirror is what was read last: a watch says only that something is different, and then it is read again.
+Rule 4: a connection whose answers stay away is given up after two thirds of the session; nobody notices it earlier.
+Rule 5: a call that waits for its answer is done at once; without an answer it raises, and may be done all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from failover import records, wire, writes
@@ -26,117 +30,15 @@ from failover.model import (
     View,
     VserverIntent,
 )
-from failover.records import DIRECTORIES, FILES, HISTORY_MAX, LAYOUT, Node, Role
+from failover.records import DIRECTORIES, FILES, HISTORY_MAX, Node, Role
+from failover.simulate.line import Direct, Line
+from failover.simulate.znodes import World, aged
 from failover.store import Change, Store
 from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set, Write
 
 _R = TypeVar("_R")
-
-
-@dataclass
-class _Session:
-    length_s: float
-    heard_at: float
-    cut: bool = False
-
-
-class _Conflict(Exception):
-    """Something is not as a write expects it."""
-
-
-class World:
-    """All znodes below /failover/NAME, and the sessions. `clock` is the store's own."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
-        self.nodes: dict[str, Node] = {path: Node(b"", 0, clock()) for path in LAYOUT}
-        self._stores: list[MemoryStore] = []
-        self._sessions: dict[int, _Session] = {}
-        self._zxid = self._last_session = self._sequence = 0
-
-    def expire(self) -> None:
-        """End the sessions that nobody has been heard of for too long."""
-        for number, session in tuple(self._sessions.items()):
-            if session.cut and self.clock() >= session.heard_at + session.length_s:
-                self.end(number)
-
-    def next_expiry(self) -> float | None:
-        """When `expire` has something to do next, on the store's clock."""
-        return min((s.heard_at + s.length_s for s in self._sessions.values() if s.cut), default=None)
-
-    def open(self, length_s: float, resume: int | None = None) -> int:
-        """The number of a session: the one to be resumed if it is still there."""
-        self.expire()
-        if resume not in self._sessions or resume is None:
-            self._last_session += 1
-            resume = self._last_session
-            self._sessions[resume] = _Session(length_s, self.clock())
-        self._sessions[resume].cut = False
-        return resume
-
-    def cut(self, number: int, *, wrote: bool) -> None:
-        """No more is heard of it. `wrote`: it is a session that lives by its writes, else pings were heard till now."""
-        if session := self._sessions.get(number):
-            session.cut = True
-            session.heard_at = session.heard_at if wrote else self.clock()
-
-    def end(self, number: int) -> None:
-        """The session is over, whatever its process thinks."""
-        self._sessions.pop(number, None)
-        for store in self._stores:
-            if store.session == number:
-                store.cut()
-        gone = [path for path, node in self.nodes.items() if node.session == number]
-        self.nodes = {path: node for path, node in self.nodes.items() if path not in gone}
-        self._tell(gone)
-
-    def write(self, number: int, *transaction: Write) -> bool:
-        """All of it or nothing."""
-        self.expire()
-        self._sessions[number].heard_at = self.clock()
-        nodes = dict(self.nodes)
-        try:
-            touched = [self._perform(nodes, one, number) for one in transaction]
-        except _Conflict:
-            return False
-        self._zxid += 1
-        self.nodes = nodes
-        self._tell(touched)
-        return True
-
-    def _perform(self, nodes: dict[str, Node], write: Write, session: int) -> str:
-        path, known = write.path, nodes.get(write.path)
-        match write:
-            case Create(_, data, ephemeral, sequence):
-                if sequence:
-                    self._sequence += 1
-                    path = f"{path}{self._sequence:010}"
-                elif known is not None:
-                    raise _Conflict
-                nodes[path] = Node(data, 0, self.clock(), self._zxid + 1, session if ephemeral else 0)
-            case Set(_, data, version):
-                if known is None or version not in (-1, known.version):
-                    raise _Conflict
-                nodes[path] = Node(data, known.version + 1, self.clock(), self._zxid + 1, known.session)
-            case Delete(_, version):
-                if known is None or version not in (-1, known.version):
-                    raise _Conflict
-                del nodes[path]
-            case Check(_, version):
-                if known is None or known.version != version:
-                    raise _Conflict
-        return path
-
-    def join(self, store: MemoryStore) -> None:
-        self._stores.append(store)
-
-    def leave(self, store: MemoryStore) -> None:
-        self._stores = [other for other in self._stores if other is not store]
-
-    def _tell(self, paths: Sequence[str]) -> None:
-        for store in tuple(self._stores):
-            store.happened(paths)
+_AGAIN_S = 0.3  # after a conflict
 
 
 class MemoryStore(Store):
@@ -152,15 +54,22 @@ class MemoryStore(Store):
         changed: Callable[[], None] = lambda: None,
         session: int | None = None,
         clock: Callable[[], float] | None = None,
+        line: Line | None = None,
     ) -> None:
         self._world, self._role, self._host, self._timing, self._changed = world, role, host, timing, changed
-        self._clock = clock or world.clock
+        self._clock, self._line = clock or world.clock, line or Direct()
+        self._followed = (*FILES[role], *(f"{directory}/" for directory in DIRECTORIES[role] if directory != "leases"))
         self.session: int | None = session
-        self._connected = self._fresh = False
-        self._mirror: Mapping[str, Node] = {}  # while the connection is lost
-        self._lease_version: int | None = None
+        self._open = self._connected = self._fresh = self._closed = False
+        self._link = 0  # counts the connections: what was begun under another one is void
+        self._silence = 0  # counts the times that the answers stayed away or came back
+        self._silent = self._notified = False
+        self._mirror: Mapping[str, Node] = {}
+        self._told: tuple[Mapping[str, Node], Told] | None = None
+        self._lease_version: int | None = None  # what the next renewal will find; None: not known
         self._renewed_at: float | None = None
-        self._report: Report | None = None
+        self._report: Report | None = None  # the newest, while it is not acknowledged
+        self._reporting = False
         self._epoch: int | None = None
         world.join(self)
         self.mend()
@@ -184,74 +93,224 @@ class MemoryStore(Store):
         return None
 
     def cut(self) -> None:
-        """The cable is pulled, or the process is dead."""
-        if self._connected and self.session is not None:
-            self._mirror, self._connected, self._fresh = self._world.nodes, False, False
+        """The connection is lost, and this process knows it."""
+        if not self._open:
+            return
+        self._open = self._connected = self._fresh = self._silent = self._notified = self._reporting = False
+        self._link += 1
+        self._lease_version = None
+        self._line.drop()
+        if self.session is not None:
             self._world.cut(self.session, wrote=self._role == "agent")
-            self._changed()
+        self._changed()
+        if self._whole():
+            self._line.retry(self.mend)
 
     def mend(self) -> None:
         """Connect again: in the same session if it is still there."""
-        if self._connected:
+        if self._open or self._closed or not self._whole():
             return
-        before, self.session = self.session, self._world.open(self._timing.session_s, self.session)
-        self._connected = True
-        if before != self.session:
-            self._renewed_at = self._epoch = None
-        if self._role == "agent":
-            self._claim(self.session)
-            if self._report is not None:
-                self.report(self._report)
-        self._fresh = True
-        self._changed()
+        self._open = True
+        self._link += 1
+        self._ask(partial(self._world.open, self._timing.session_s, self.session), self._opened)
 
     def close(self) -> None:
+        """Let go in order: only an agent leaves its session alone."""
+        if self.die() and self._role != "agent" and self.session is not None:
+            self._world.end(self.session)
+
+    def die(self) -> bool:
+        """The process is gone without a word; whether it was connected."""
         self._world.leave(self)
-        if self._connected and self.session is not None:
+        self._closed, was = True, self._connected
+        self.cut()
+        return was
+
+    def ended(self) -> None:
+        """Called by the world: this session is over. Who cannot be told will notice it."""
+        if self._open and self._whole():
+            self._line.answer(partial(self._unless_void, self._link, self.cut))
+
+    def line_changed(self) -> None:
+        """A direction of the line is up or down now, or the process stands still or goes on."""
+        if not self._open:
+            if self._whole() and not self._closed:
+                self._line.retry(self.mend)
+            return
+        if not self._line.there() and self.session is not None:
+            self._world.cut(self.session, wrote=self._role == "agent")
+        self._line.flush()
+        if not self._whole():
+            if not self._silent:
+                self._silent = True
+                self._silence += 1
+                self._line.after(self._timing.session_s * 2 / 3, partial(self._notice, self._silence))
+            return
+        self._silent = False
+        if self.session is not None and not self._world.hear(self.session):
+            self._line.answer(partial(self._unless_void, self._link, self.cut))
+
+    def _notice(self, silence: int) -> None:
+        if self._silent and silence == self._silence:
             self.cut()
-            if self._role != "agent":
-                self._world.end(self.session)
+
+    def _whole(self) -> bool:
+        return self._line.there() and self._line.back()
+
+    def _ask(self, do: Callable[[], _R], then: Callable[[_R], None]) -> None:
+        """Have it done at the store, and go on with what came of it, if the connection is still the same."""
+        link = self._link
+
+        def perform() -> None:
+            found = do()
+            self._line.answer(lambda: self._unless_void(link, partial(then, found)))
+
+        self._line.send(perform)
+
+    def _unless_void(self, link: int, action: Callable[[], None]) -> None:
+        if link == self._link and self._open:
+            action()
+
+    def _opened(self, session: int) -> None:
+        before, self.session = self.session, session
+        self._connected = True
+        if before != session:
+            self._renewed_at = self._epoch = None
+        self._begin()
+        self._changed()
+
+    def _begin(self) -> None:
+        """The lease, then the mirror (rule 2)."""
+        if self._role == "agent":
+            self._ask(self._claimed_by, self._claim)
+        else:
+            self._ask(self._all, self._read)
+
+    def _all(self) -> Mapping[str, Node]:
+        return self._world.nodes
+
+    def _read(self, nodes: Mapping[str, Node]) -> None:
+        self._mirror, self._fresh, self._notified = nodes, True, False
+        self._send_report()
+        self._changed()
 
     def happened(self, paths: Sequence[str]) -> None:
-        """Called by the world."""
-        followed = (*FILES[self._role], *(directory + "/" for directory in set(DIRECTORIES[self._role]) - {"leases"}))
-        if self._connected and self._role != "operator" and any(path.startswith(followed) for path in paths):
-            self._changed()
+        """Called by the world: what watches have to say."""
+        if self._connected and self._role != "operator" and not self._notified:
+            if not any(path.startswith(self._followed) for path in paths):
+                return
+            self._notified = True
+            self._line.answer(partial(self._unless_void, self._link, partial(self._ask, self._look, self._saw)))
 
-    def _claim(self, session: int) -> None:
-        lease, alive = self._world.nodes.get(f"leases/{self._host}"), self._world.nodes.get(f"alive/{self._host}")
-        sent_at = self._clock()
-        self._write(
-            *writes.claim(self._host or "", session, lease.version if lease else None, alive.session if alive else None)
+    def _look(self) -> Mapping[str, Node]:
+        self._notified = False
+        return self._world.nodes
+
+    def _saw(self, nodes: Mapping[str, Node]) -> None:
+        self._mirror = nodes
+        self._changed()
+
+    def _read_again(self, *paths: str) -> None:
+        """Of what this process has written itself it knows at once."""
+        found = {path: node for path in paths if (node := self._world.nodes.get(path))}
+        self._mirror = {**self._mirror, **found}
+
+    def skip(self, length_s: float, clock_s: float, paths: Collection[str]) -> None:
+        """As if the renewals and reports of the idle time that is left out had been made; `clock_s`: on our clock."""
+        self._mirror = aged(self._mirror, length_s, paths)
+        if self._fresh and self._renewed_at is not None:
+            self._renewed_at += clock_s
+
+    # --- the lease ----------------------------------------------------------------------------------------------------
+
+    def _claimed_by(self) -> tuple[Node | None, Node | None]:
+        return self._world.nodes.get(f"leases/{self._host}"), self._world.nodes.get(f"alive/{self._host}")
+
+    def _claim(self, found: tuple[Node | None, Node | None], *, waited: bool = False) -> None:
+        lease, alive = found
+        if alive is not None and alive.session != self.session and not waited:  # an older session of this host
+            then = partial(self._ask, self._claimed_by, partial(self._claim, waited=True))
+            self._line.after(1.5 * self._timing.renew_s, partial(self._unless_void, self._link, then))
+            return
+        sent_at, session = self._clock(), self.session or 0
+        claim = writes.claim(
+            self._host or "", session, lease.version if lease else None, alive.session if alive else None
         )
+        version = lease.version + 1 if lease else 0
+        self._ask(partial(self._write_claim, session, claim), partial(self._claimed, sent_at, version))
+
+    def _write_claim(self, session: int, claim: tuple[Write, ...]) -> bool | None:
         if f"reports/{self._host}" not in self._world.nodes:
-            self._write(Create(f"reports/{self._host}"))
-        self._lease_version = self._world.nodes[f"leases/{self._host}"].version
-        self._renewed_at = sent_at
+            self._world.write(session, Create(f"reports/{self._host}"))
+        return self._world.write(session, *claim)
+
+    def _claimed(self, sent_at: float, version: int, done: bool | None) -> None:
+        if done is None:
+            self.cut()
+        elif not done:
+            self._line.after(_AGAIN_S, partial(self._unless_void, self._link, self._begin))
+        else:
+            self._lease_version = version
+            self._renewed_at = max(sent_at, self._renewed_at or sent_at)
+            self._ask(self._all, self._read)
+
+    def renew(self, now: float) -> None:
+        if not self._connected or self.session is None or self._lease_version is None:
+            return  # the lease is written as soon as there is a connection
+        version, self._lease_version = self._lease_version, self._lease_version + 1
+        record = Set(f"leases/{self._host}", wire.encode(wire.LeaseRecord(self.session)), version)
+        self._ask(partial(self._world.write, self.session, record), partial(self._renewed, now))
+
+    def _renewed(self, sent_at: float, done: bool | None) -> None:
+        if done is None:
+            self.cut()
+        elif done:
+            self._renewed_at = max(sent_at, self._renewed_at or sent_at)
+        else:
+            self._lease_version, self._fresh = None, False
+            self._begin()
+
+    @property
+    def renewed_at(self) -> float | None:
+        """A session that has ended meanwhile is not known to have ended before there is a connection."""
+        return self._renewed_at
+
+    # --- calls that wait for their answer (rule 5) --------------------------------------------------------------------
 
     def _write(self, *transaction: Write) -> bool:
+        self._need_session()
+        session = self.session or 0
+        if not self._line.there():
+            self._line.send(lambda: _void(self._world.write(session, *transaction)))
+            raise Unreachable("the store does not answer")
+        done = self._world.write(session, *transaction)
+        if done is None:
+            self._line.answer(partial(self._unless_void, self._link, self.cut))
+            raise Unreachable("the session is over")
+        if not self._line.back():
+            raise Unreachable("the store does not answer")
+        return done
+
+    def _need_session(self) -> None:
         if not self._connected or self.session is None:
             raise Unreachable("no connection to the store")
-        return self._world.write(self.session, *transaction)
-
-    def _nodes(self) -> Mapping[str, Node]:
-        return self._world.nodes if self._connected else self._mirror
 
     def _need(self) -> Mapping[str, Node]:
-        if not self._connected:
-            raise Unreachable("no connection to the store")
+        self._need_session()
+        if not self._whole():
+            raise Unreachable("the store does not answer")
         return self._world.nodes
 
     # --- everyone, and the operator -----------------------------------------------------------------------------------
 
     def view(self) -> View:
-        nodes = self._need() if self._role == "operator" else self._nodes()
+        nodes = self._need() if self._role == "operator" else self._mirror
         return records.view(nodes, self._world.clock())
 
     def history(self, limit: int = HISTORY_MAX) -> tuple[Event, ...]:
-        nodes = self._need()
-        names = sorted(path for path in nodes if path.startswith("history/"))[-limit:]
-        return tuple(wire.decode(Event, nodes[path].data, where=path) for path in names)
+        self._need()
+        past = self._world.past
+        return tuple(wire.decode(Event, past[path].data, where=path) for path in sorted(past)[-limit:])
 
     def apply(self, cluster: Cluster, text: str) -> None:
         self._write(Set("cluster", wire.encode(wire.Applied(cluster, text))))
@@ -279,46 +338,67 @@ class MemoryStore(Store):
     # --- the agent ----------------------------------------------------------------------------------------------------
 
     def told(self) -> Told:
-        return records.told(self._nodes(), self._host or "")
-
-    def renew(self, now: float) -> None:
-        if not self._connected or self.session is None:
-            return
-        lease = wire.encode(wire.LeaseRecord(self.session))
-        if self._write(Set(f"leases/{self._host}", lease, self._lease_version or 0)):
-            self._lease_version = (self._lease_version or 0) + 1
-            self._renewed_at = max(now, self._renewed_at or now)
-        else:
-            self._claim(self.session)
-
-    @property
-    def renewed_at(self) -> float | None:
-        """A session that has ended meanwhile is not known to have ended before there is a connection."""
-        return self._renewed_at
+        if self._told is None or self._told[0] is not self._mirror:
+            self._told = self._mirror, records.told(self._mirror, self._host or "")
+        return self._told[1]
 
     def report(self, report: Report) -> None:
         self._report = report
-        if self._connected:
-            self._write(Set(f"reports/{self._host}", wire.encode(report)))
+        self._send_report()
+
+    def _send_report(self) -> None:
+        if self._report is None or self._reporting or not self._fresh or self.session is None:
+            return
+        self._reporting, sent = True, self._report
+        record = Set(f"reports/{self._host}", wire.encode(sent))
+        self._ask(partial(self._world.write, self.session, record), partial(self._reported, sent))
+
+    def _reported(self, sent: Report, done: bool | None) -> None:
+        self._reporting = False
+        if done is None:
+            self.cut()
+        if done and self._report is sent:
+            self._report = None
+        if done:
+            self._send_report()
 
     # --- the leader ---------------------------------------------------------------------------------------------------
 
     def lead(self) -> int | None:
-        if not self._connected:
+        if not self._fresh:
             return None
-        holder, epoch = self._world.nodes.get("leader/holder"), self._world.nodes["leader/epoch"].version
-        if holder is None and self._write(*writes.stand(self._host or "memory", epoch)):
-            self._epoch = epoch + 1
-        elif holder is None or holder.session != self.session:
+        holder = self._mirror.get("leader/holder")
+        if holder is None or holder.session != self.session:
             self._epoch = None
+        if self._epoch is not None or (holder is not None and holder.session != self.session):
+            return self._epoch
+        try:
+            self._epoch = self._stand()
+        except Unreachable:
+            return None
         return self._epoch
 
+    def _stand(self) -> int | None:
+        nodes = self._need()
+        holder, epoch = nodes.get("leader/holder"), nodes["leader/epoch"].version
+        if holder is not None:
+            return epoch if holder.session == self.session else None
+        if not self._write(*writes.stand(self._host or "memory", epoch)):
+            return None
+        self._read_again("leader/holder", "leader/epoch")
+        return epoch + 1
+
     def commit(self, change: Change) -> bool:
-        self._need()
-        if self._epoch is None or not self._write(*writes.commit(change, self._epoch)):
+        self._need_session()
+        if self._epoch is None:
             return False
-        stale = sorted(path for path in self._world.nodes if path.startswith("history/"))[:-HISTORY_MAX]
-        self._write(*map(Delete, stale))
+        if not self._write(*writes.commit(change, self._epoch)):
+            self._fresh = False  # something is not as our mirror has it
+            self._ask(self._all, self._read)
+            return False
+        self._read_again(*(f"assignments/{word.vserver}" for word in change.assignments))
+        if len(self._world.past) > HISTORY_MAX:
+            self._write(*map(Delete, sorted(self._world.past)[:-HISTORY_MAX]))
         return True
 
     def hold(self, holds: Sequence[Hold]) -> None:
@@ -328,7 +408,17 @@ class MemoryStore(Store):
         return self._keep("memory", memory)
 
     def _keep(self, path: str, record: object) -> bool:
-        data, known = wire.encode(record), self._need()[path].data
+        self._need_session()
+        data, known = wire.encode(record), self._mirror[path].data
         if self._epoch is None:
             return False
-        return known == data or self._write(Check("leader/epoch", self._epoch), Set(path, data))
+        if known == data:
+            return True
+        done = self._write(Check("leader/epoch", self._epoch), Set(path, data))
+        if done:
+            self._read_again(path)
+        return done
+
+
+def _void(_: object) -> None:
+    """What came of it nobody will know."""

@@ -443,7 +443,7 @@ def test_a_bad_event_is_refused(lab: Lab, event: str, says: str) -> None:
 BAD_COMMANDS = {
     "an unknown host": (("exec", "nosuch", "--", "true"), 2, "the lab has no host 'nosuch'"),
     "power for who has it": (("power-on", "hostA"), 4, "hostA has power already"),
-    "a story that is not there": (("play", "/nosuch.yaml"), 2, "/nosuch.yaml cannot be read"),
+    "a story that is not there": (("play", "/nosuch.yaml"), 2, "/nosuch.yaml is not there"),
     "an unknown service": (("up", "--services", "nosuch"), 2, "a lab has no service 'nosuch'"),
     "no hosts": (("up", "--hosts", "0"), 2, "a lab has 1 to 26 hosts, not 0"),
     "a disk without a unit": (("up", "--disk", "4"), 2, "'4' is no size of a disk"),

@@ -1,0 +1,297 @@
+"""A whole cluster on a virtual clock: the production leader and agent of every host, played through a story.
+
+    simulate(cluster, initial=…, traits=…, events=…, until_s=…, seed=…) ──▶ Outcome
+
+Rule 1: equal arguments give equal outcomes, in any process: no wall clock, no thread, one seed, no order of a set.
+Rule 2: after every action that touched what an invariant speaks of, the invariants are checked.
+Rule 3: idle time is left out (`fast_forward`): when nothing but renewals and regular rounds has happened for a while,
+        all that is regular moves along to the next moment that decides something. It changes nothing in the outcome.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from agents.reconcile import next_at
+from failover import wire
+from failover.errors import FailoverError
+from failover.model import Assignment, Cluster, Report, State, Told, Vserver, VserverIntent, Want, frozen_map
+from failover.plan import plan
+from failover.simulate import setup
+from failover.simulate.body import Body
+from failover.simulate.checks import Checks
+from failover.simulate.clock import EPOCH
+from failover.simulate.commands import obey
+from failover.simulate.events import COMMANDS, Event
+from failover.simulate.faults import Faults
+from failover.simulate.host import Host
+from failover.simulate.outcome import Outcome
+from failover.simulate.record import Record, decoded
+from failover.simulate.scene import Scene
+from failover.simulate.story import Initial, Traits
+
+QUIET_S = 12.0  # so long nothing but regular rounds has happened before idle time is left out
+REGULAR_S = 10.0  # a vserver that is synced more rarely keeps its moments
+LANDING_S = 1.0  # so long before the moment that decides something time goes on as usual
+WORTH_S = 3.0
+FAILED_S = 35.0  # after a failure the next start is awaited
+
+
+def simulate(
+    cluster: Cluster,
+    *,
+    initial: Initial | None = None,
+    traits: Mapping[str, Traits] | None = None,
+    events: Sequence[Event] = (),
+    until_s: float,
+    seed: int = 0,
+    fast_forward: bool = True,
+) -> Outcome:
+    """Play a story; `events` in the order of time. Raises only for what is a mistake in the simulator itself."""
+    with _quiet():
+        universe = Universe(cluster, initial or Initial(), traits or {}, seed, fast_forward=fast_forward)
+        for event in events:
+            universe.schedule(event)
+        universe.run(until_s)
+        return universe.outcome()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the production code logs stands in the story already."""
+    log = logging.getLogger("failover")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+class Universe:
+    def __init__(
+        self,
+        cluster: Cluster,
+        initial: Initial,
+        traits: Mapping[str, Traits],
+        seed: int,
+        *,
+        fast_forward: bool = True,
+    ) -> None:
+        self.scene = Scene(cluster, traits, seed)
+        self.hosts: dict[str, Host] = {}
+        self.bodies: dict[str, Body] = {}
+        self.rejected = 0
+        self._fast_forward, self._next_try = fast_forward, 0.0
+        self._expiry: float | None = None
+        for name in cluster.hosts:
+            self._add_host(name)
+        self.record = Record(self.scene, self.bodies)
+        self.checks = Checks(self.scene, self.hosts, self.record)
+        self.faults = Faults(self.scene, self.hosts)
+        self.scene.line_changed = self._line_changed
+        self.scene.world.silent = self._await_expiry
+        self.scene.scheduler.after_each = self._after_each
+        setup.begin(self.scene, self.hosts, initial)
+        self.record.begin()
+
+    def _add_host(self, name: str) -> None:
+        host = Host(name, self.scene, lambda other: self.hosts[other].body)
+        self.hosts[name], self.bodies[name] = host, host.body
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def schedule(self, event: Event) -> None:
+        self.scene.scheduler.at(event.at_s, partial(self.happen, event))
+
+    def happen(self, event: Event) -> None:
+        self.checks.troubled_at = self.scene.now
+        if event.word not in COMMANDS:
+            self.faults.happen(event)
+        elif not obey(self.scene, event):
+            self.rejected += 1
+        elif event.cluster is not None:
+            self._applied(event.cluster)
+
+    def _applied(self, cluster: Cluster) -> None:
+        for name in cluster.hosts:
+            if name not in self.hosts:
+                self._add_host(name)
+                self.hosts[name].begin(at_once=False)
+        for vserver in cluster.vservers.values():
+            setup.build_tree(self.scene, self.hosts, vserver)
+
+    def run(self, until_s: float) -> None:
+        scheduler = self.scene.scheduler
+        while scheduler.step(until_s):
+            if self._fast_forward and scheduler.now >= max(self.scene.stirred_at + QUIET_S, self._next_try):
+                self._leave_out(until_s)
+
+    def _after_each(self) -> None:
+        if self.scene.dirty:
+            self.scene.dirty = False
+            self.record.look()
+            self.checks.look()
+
+    def _line_changed(self) -> None:
+        for host in self.hosts.values():
+            host.line_changed()
+
+    def _await_expiry(self) -> None:
+        """Sessions end when nobody is heard of for too long."""
+        at = self.scene.world.next_expiry()
+        if at is not None and (self._expiry is None or at < self._expiry):
+            self._expiry = at
+            self.scene.scheduler.at(at - EPOCH, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        self.scene.world.expire()
+        self._await_expiry()
+
+    # --- idle time ----------------------------------------------------------------------------------------------------
+
+    def _leave_out(self, until_s: float) -> None:
+        now, scheduler = self.scene.now, self.scene.scheduler
+        moments = self._moments()
+        if moments is None:
+            self._next_try = now + 1.0
+            return
+        hard = scheduler.next_hard()
+        target = min([until_s, *([hard] if hard is not None else []), *moments]) - LANDING_S
+        if target < now + WORTH_S:
+            self._next_try = max(now + 1.0, target + LANDING_S)
+            return
+        self._skip(target - now)
+
+    def _moments(self) -> list[float] | None:
+        """When time alone will decide something; None while something is going on."""
+        found: list[float] = []
+        for host in self.hosts.values():
+            machine, store = host.machine, host.agent_store
+            if machine is None or store is None:
+                continue
+            if machine.busy or machine.youngest_failure_s() < FAILED_S:
+                return None
+            if self.scene.now - machine.letterbox.asked_at < QUIET_S:
+                return None
+            if store.fresh and machine.told is not None and host.agent.works:
+                found += self._agents_moment(host)
+        for host in self.hosts.values():
+            if host.leader.works and host.leader_store is not None and not self._add_leaders_moment(host, found):
+                return None
+        return [at for at in found if at > self.scene.now]
+
+    def _agents_moment(self, host: Host) -> list[float]:
+        """Of its regular rounds only those that are rare."""
+        assert host.machine is not None and host.machine.told is not None
+        told = host.machine.told
+        rare = {name: vserver for name, vserver in told.cluster.vservers.items() if name not in self._regular()}
+        if not rare:
+            return []
+        at = next_at(told_of(told, rare), host.machine.observe(rare), host.clock.now())
+        return [host.clock.when(at)] if at != float("inf") else []
+
+    def _regular(self) -> list[str]:
+        vservers = self.scene.cluster.vservers
+        return [name for name, vserver in vservers.items() if vserver.sync.every_s <= REGULAR_S]
+
+    def _add_leaders_moment(self, host: Host, found: list[float]) -> bool:
+        """False while it has something to do."""
+        store = host.leader_store
+        assert store is not None
+        holder = self.scene.world.nodes.get("leader/holder")
+        if not store.fresh or holder is None or holder.session != store.session:
+            return True
+        try:
+            decided = plan(store.view())
+        except FailoverError:
+            return True
+        if decided.changes:
+            return False
+        if decided.again_s is not None:
+            found.append(self.scene.now + decided.again_s)
+        return True
+
+    def _skip(self, length_s: float) -> None:
+        scene, regular = self.scene, self._regular()
+        written = [f"{kind}/{host}" for host in self._renewing() for kind in ("leases", "reports")]
+        scene.scheduler.skip(length_s)
+        scene.world.skip(length_s, written)
+        for host in self.hosts.values():
+            clock_s = length_s * host.clock.rate
+            host.body.guard.skip(clock_s)
+            if host.machine is not None:
+                host.machine.skip(clock_s, regular)
+            for store in (host.agent_store, host.leader_store):
+                if store is not None:
+                    store.skip(length_s, clock_s, written)
+        self._next_try = scene.now + WORTH_S
+
+    def _renewing(self) -> list[str]:
+        stores = ((name, host.agent_store) for name, host in self.hosts.items() if host.agent.works)
+        return [name for name, store in stores if store is not None and store.fresh]
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def outcome(self) -> Outcome:
+        self.checks.finish()
+        self.record.finish()
+        scene = self.scene
+        return Outcome(
+            final={name: self.final(name) for name in self._known()},
+            fenced=frozenset(self.record.fenced),
+            moves=tuple(self.record.moves),
+            rejected=self.rejected,
+            violations=tuple(scene.violations),
+            story=tuple(f"{at:9.3f} s  {text}" for at, text in scene.story),
+            outages=frozen_map({name: tuple(found) for name, found in self.record.outages.items()}),
+            lost=frozen_map({name: tuple(found) for name, found in self.record.lost.items()}),
+            started=frozenset(scene.started),
+            stopped=frozenset(scene.stopped),
+        )
+
+    def _known(self) -> list[str]:
+        return list(self.scene.cluster.vservers)
+
+    def final(self, name: str) -> str:
+        nodes, vserver = self.scene.world.nodes, self.scene.cluster.vservers[name]
+        word = decoded(Assignment, nodes, f"assignments/{name}")
+        intent = decoded(VserverIntent, nodes, f"intent/vservers/{name}") or VserverIntent()
+        if intent.removed:
+            return "removed"
+        runs = [host for host, body in self.bodies.items() if body.runs(name)]
+        want = intent.want or vserver.want
+        if want is Want.IGNORED:
+            return f"ignored@{[*runs, word.owner if word else vserver.primary][0]}"
+        if word is None:
+            return f"started@{runs[0]}" if runs else "waiting" if want is Want.STARTED else f"stopped@{vserver.primary}"
+        owner = self.bodies.get(word.owner)
+        if self._in_error(word):
+            return f"error@{word.owner}"
+        if runs:
+            return f"started@{word.owner if word.owner in runs else runs[0]}"
+        if want is Want.STARTED and self._held(name):
+            return "waiting"
+        if owner is not None and owner.life(name).running:
+            return f"frozen@{word.owner}"
+        return f"stopped@{word.owner}"
+
+    def _in_error(self, word: Assignment) -> bool:
+        report = decoded(Report, self.scene.world.nodes, f"reports/{word.owner}")
+        seen = report.vservers.get(word.vserver) if report else None
+        return seen is not None and seen.state is State.ERROR and seen.epoch == word.epoch
+
+    def _held(self, name: str) -> bool:
+        holds = decoded(wire.Holds, self.scene.world.nodes, "holds")
+        held = holds is not None and any(hold.subject == name for hold in holds.holds)
+        return held and not self.scene.world.down
+
+
+def told_of(told: Told, vservers: Mapping[str, Vserver]) -> Told:
+    """What was told, of these only."""
+    return replace(told, cluster=replace(told.cluster, vservers=frozen_map(vservers)))

@@ -1,0 +1,126 @@
+"""The guard of a simulated host, and the kernel's fence: what may run ends when its lease ends.
+
+Rule 1: a vserver that was ever named is frozen at the end that the last word naming it gave; nothing else moves an end.
+Rule 2: the fence closes by itself at the same end: it needs neither guard nor agent.
+Rule 3: the ends outlive the guard's process, not the host's power.
+Rule 4: it thaws nothing and kills nothing here: the agent does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from failover.simulate.clock import Clock, Entry, Scheduler
+
+LEAD_S = 0.02  # freezing begins so long before the end
+LATE_S = 0.05  # so long after the end all must be frozen
+LONGEST_S = 60.0  # a word for longer is an error
+LAPSED_S = 0.001  # the fence is looked at just after it has closed
+
+
+class Guard:
+    """`freeze`: freeze these, as far as they can be frozen. `lapsed`: the fence of something has closed. `late`: what
+    still runs here after its end, although this guard was at work."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        clock: Clock,
+        freeze: Callable[[Collection[str]], None],
+        lapsed: Callable[[], None],
+        late: Callable[[Collection[str]], None],
+    ) -> None:
+        self._scheduler, self._clock = scheduler, clock
+        self._freeze, self._lapsed, self._late = freeze, lapsed, late
+        self.ends: dict[str, float] = {}  # vserver -> boot time
+        self.running = False
+        self.standing_still = False  # it hangs, or its host is stalled
+        self._alarm: Entry | None = None
+        self._works_since = 0.0
+
+    @property
+    def works(self) -> bool:
+        return self.running and not self.standing_still
+
+    def boot(self) -> None:
+        self.ends = {}
+        self.begin()
+
+    def begin(self) -> None:
+        self.running, self.standing_still = True, False
+        self.go_on()
+
+    def stop(self) -> None:
+        self.running = False
+
+    def power_off(self) -> None:
+        self.running, self.ends = False, {}
+        self._scheduler.cancel(self._alarm)
+        self._alarm = None
+
+    def go_on(self) -> None:
+        """First of all what is overdue."""
+        self._works_since = self._scheduler.now
+        self._enforce()
+
+    def extend(self, until: float, names: Collection[str]) -> bool:
+        """The same for those that have not come to their end."""
+        return self.obey(until, [name for name in names if name in self.ends and not self.due(name)], ())
+
+    def obey(self, until: float, names: Collection[str], released: Collection[str]) -> bool:
+        now = self._clock.now()
+        if not self.works or until - LEAD_S <= now or until > now + LONGEST_S:
+            return False
+        for name in released:
+            self.ends.pop(name, None)
+        for name in names:
+            self.ends[name] = until
+        if self._alarm is None or self._alarm.action is None:
+            self._set_alarm()
+        return True
+
+    def open(self, name: str) -> bool:
+        """Whether the fence lets its traffic pass."""
+        end = self.ends.get(name)
+        return end is None or self._clock.now() < end
+
+    def due(self, name: str) -> bool:
+        end = self.ends.get(name)
+        return end is not None and self._clock.now() >= end - LEAD_S
+
+    def look(self) -> None:
+        """Something was started: when its end is past it is frozen all the same."""
+        self._scheduler.after(LATE_S, self._enforce, soft=True)
+
+    def _enforce(self) -> None:
+        if self.works:
+            self._freeze([name for name in sorted(self.ends) if self.due(name)])
+
+    def rearm(self) -> None:
+        """Its clock runs at another rate."""
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """At the next of: freezing begins, the fence has closed, all must be frozen."""
+        now, times = self._clock.now(), []
+        for end in self.ends.values():
+            times += [at for at in (end - LEAD_S, end + LAPSED_S, end + LATE_S) if at > now + 1e-9]
+        self._scheduler.cancel(self._alarm)
+        self._alarm = None
+        if times:
+            self._alarm = self._scheduler.at(self._clock.when(min(times)), self._ring, soft=True)
+
+    def _ring(self) -> None:
+        now = self._clock.now()
+        self._enforce()
+        if any(end <= now < end + LATE_S for end in self.ends.values()):
+            self._lapsed()
+        past = [name for name, end in self.ends.items() if end + LATE_S <= now + 1e-6]
+        if past and self.works and self._works_since + LATE_S <= self._scheduler.now:
+            self._late(sorted(past))
+        self._set_alarm()
+
+    def skip(self, length_s: float) -> None:
+        """The ends that were moved on all the time; those that are past stay."""
+        now = self._clock.now()
+        self.ends = {name: end if end <= now - length_s else end + length_s for name, end in self.ends.items()}

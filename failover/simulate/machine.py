@@ -1,0 +1,475 @@
+"""The machine of a simulated host, as its agent knows it: what it sees, and how a step is performed.
+
+Rule 1: `begin` never waits. A step takes its time; one step of a name at a time per vserver, and of those that change
+        its life (start, stop, kill, demote) one in all.
+Rule 2: what a step came to is kept in this object only, and goes with the agent's process.
+Rule 3: a start that finds another word or the lease over, before or after, leaves nothing.
+These are the promises of agents/machine.py, which performs the same steps on a real host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import Any, Protocol
+
+from agents.promise import Answer, Message, Question
+from agents.steps import (
+    Bond,
+    Demote,
+    Failure,
+    Freeze,
+    Kill,
+    Seen,
+    SeenVserver,
+    Ship,
+    Shipped,
+    Start,
+    Step,
+    Stop,
+    Thaw,
+    Tree,
+)
+from failover.errors import FailoverError, Refused, Unreachable, Unsafe
+from failover.model import Assignment, State, Told, Want, frozen_map
+from failover.simulate.body import Body, Life
+from failover.simulate.letters import Letterbox
+
+FAILURES = 16  # remembered per vserver
+TOLD_WAIT_S, TOLD_POLL_S = 2.0, 0.1  # so long the receiving end waits for the word that the sender obeys
+CHECK_S = 15.0  # a health check fails for so long before it counts, where none is declared
+_ALONE = ("start", "stop", "kill", "demote")
+
+Phase = tuple[float, Callable[[], None]]  # after so many seconds, do this
+
+
+class NotNow(Refused):
+    """A step that could not be done for a reason that passes by itself: it is no failure, and is decided again."""
+
+
+class _Wait(Exception):
+    """What is done now cannot go on yet: try this after a moment."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
+
+
+class Process(Protocol):
+    """The agent's process: what is begun in it does not happen when it is dead, and later when it hangs."""
+
+    def after(self, delay_s: float, action: Callable[[], None], *, soft: bool = False) -> object: ...
+
+    def wake(self) -> None: ...
+
+
+class SimulatedMachine:
+    """`peer` gives another host's body."""
+
+    def __init__(self, body: Body, peer: Callable[[str], Body], process: Process, random: Random) -> None:
+        self._body, self._peer, self._process, self._random = body, peer, process, random
+        self._host, self._scene = body.host, body.scene
+        self._busy: dict[str, dict[str, bool]] = {}  # vserver -> steps under way, and whether each is regular
+        self._failed: dict[str, dict[str, tuple[int, str]]] = {}
+        self._failures: dict[str, list[Failure]] = {}
+        self._by_hand: dict[str, int] = {}  # the word's epoch at which a copy was first seen
+        self.shipped: dict[str, dict[str, Shipped]] = {}
+        self._drafts: dict[tuple[str, str], dict[str, Any]] = {}  # (vserver, target) -> the round under way
+        self._marks: dict[str, dict[str, float]] = {}
+        self._until = float("-inf")
+        self._told: Told | None = None
+        body.noticed, body.ended = process.wake, self._ended
+        body.bind_if_unknown(self._scene.timing.promise_s)
+        self.letterbox = Letterbox(
+            body.host,
+            body.scene,
+            lambda host: peer(host).letterbox,
+            process.wake,
+            body.scene.random(f"{body.host} says"),
+        )
+        body.letterbox = self.letterbox
+
+    def now(self) -> float:
+        return self._body.clock.now()
+
+    @property
+    def busy(self) -> bool:
+        """Something else than a regular round is under way."""
+        return any(not regular for steps in self._busy.values() for regular in steps.values())
+
+    @property
+    def told(self) -> Told | None:
+        return self._told
+
+    # --- seeing -------------------------------------------------------------------------------------------------------
+
+    def observe(self, names: Collection[str]) -> Seen:
+        capacity = self._scene.cluster.hosts[self._host].capacity if self._host in self._scene.cluster.hosts else None
+        seen = frozen_map({name: self._observe(name) for name in names})
+        return Seen(seen, leaving=self._body.leaving, **({"capacity": capacity} if capacity else {}))
+
+    def _observe(self, name: str) -> SeenVserver:
+        life, copy = self._body.life(name), self._body.copy(name)
+        by_hand = self._is_by_hand(name, life)
+        return SeenVserver(
+            life.state,
+            copy.kind,
+            life.since_at,
+            life.because,
+            life.prepared,
+            tuple(sorted(self._busy.get(name, ()))),
+            copy.replica(),
+            shipped=frozen_map(self.shipped.get(name, {})),
+            failed=frozen_map(self._failed.get(name, {})),
+            marks=frozen_map(self._marks.get(name, {})),
+            failures=tuple(self._failures.get(name, ())),
+            failing=self._failing(name, life),
+            by_hand=by_hand,
+            by_hand_epoch=self._by_hand.get(name, 0),
+            bond=self._body.bond(name),
+        )
+
+    def _is_by_hand(self, name: str, life: Life) -> bool:
+        """Once it is ours it is adopted; else we remember under which word it was first seen."""
+        word = self._word(name)
+        mine = word is not None and word.owner == self._host and word.want is not Want.IGNORED
+        if life.by_hand and life.running and mine and self.now() < self._until:
+            life.by_hand, life.epoch = False, word.epoch if word else 0
+        if not (life.by_hand and life.running):
+            self._by_hand.pop(name, None)
+            return False
+        self._by_hand.setdefault(name, word.epoch if word else 0)
+        return True
+
+    def _failing(self, name: str, life: Life) -> str:
+        since = self._body.check_fails_since(name)
+        if since is None or life.state is not State.RUNNING:
+            return ""
+        declared = self._told.cluster.vservers.get(name) if self._told else None
+        checks = declared.checks if declared else ()
+        patience_s = min((check.every_s * check.fails for check in checks), default=CHECK_S)
+        running_s = self._body.clock.wall() - life.since_at
+        return "its health check fails" if min(self._scene.now - since, running_s) >= patience_s else ""
+
+    def _ended(self, name: str, because: str) -> None:
+        word = self._word(name)
+        if word is not None and word.owner == self._host and "stop" not in self._busy.get(name, {}):
+            self._fail(name, word.epoch, because)
+
+    def _fail(self, name: str, epoch: int, because: str) -> None:
+        failures = self._failures.setdefault(name, [])
+        failures.append(Failure(epoch, self.now(), because))
+        del failures[:-FAILURES]
+        self._scene.stir()
+
+    # --- doing --------------------------------------------------------------------------------------------------------
+
+    def begin(self, step: Step) -> None:
+        name = step.vserver if isinstance(step.vserver, str) else step.vserver.name
+        busy = self._busy.setdefault(name, {})
+        if step.name in busy or (step.name in _ALONE and any(other in busy for other in _ALONE)):
+            return
+        if isinstance(step, Start | Thaw) and self._body.binds(name):
+            return
+        self._judge(name, step)
+        regular = isinstance(step, Ship) and not step.final and self._is_regular(name)
+        busy[step.name] = regular
+        if isinstance(step, Start):
+            self._scene.started[name, self._host] = None
+        elif isinstance(step, Stop):
+            self._scene.stopped[name, self._host] = None
+            if step.because:
+                self._fail(name, step.epoch, step.because)
+        if not regular:
+            self._scene.say(f"{self._host}: {step.name} {name}" + (" for the last time" if _is_final(step) else ""))
+        self._next(name, step, self._phases(step), regular)
+
+    def _is_regular(self, name: str) -> bool:
+        word = self._word(name)
+        return word is not None and word.target is None
+
+    def _judge(self, name: str, step: Step) -> None:
+        """Invariant 5, of what this agent was told."""
+        word = self._word(name)
+        if word is not None and word.want is Want.IGNORED:
+            self._scene.breach(5, f"{self._host}: {step.name} {name}, which is ignored")
+        if isinstance(step, Start) and word is not None and word.want is not Want.STARTED:
+            self._scene.breach(5, f"{self._host}: {name} is started, which is wanted {word.want}")
+        if isinstance(step, Start | Stop) and self._told is not None and self._told.disarmed:
+            self._scene.breach(5, f"{self._host}: {step.name} {name} while the cluster is disarmed")
+
+    def _next(self, name: str, step: Step, phases: list[Phase], regular: bool) -> None:
+        if not phases:
+            self._over(name, step, "", regular)
+            return
+        (delay_s, action), *rest = phases
+        self._process.after(delay_s, partial(self._do, name, step, action, rest, regular), soft=regular)
+
+    def _do(self, name: str, step: Step, action: Callable[[], None], rest: list[Phase], regular: bool) -> None:
+        try:
+            action()
+        except _Wait as wait:
+            self._next(name, step, [(TOLD_POLL_S, wait.action), *rest], regular)
+        except NotNow:
+            self._undo(step)
+            self._over(name, step, "", regular)
+        except FailoverError as error:
+            self._undo(step)
+            late = isinstance(step, Start) and not self._is_present(step)
+            self._over(name, step, "" if late else str(error), regular)
+        else:
+            self._next(name, step, rest, regular)
+
+    def _undo(self, step: Step) -> None:
+        """A start that fails leaves nothing."""
+        if isinstance(step, Start):
+            name = step.vserver.name
+            self._body.end(name, "its start failed")
+            self._body.disconnect(name)
+
+    def _over(self, name: str, step: Step, failure: str, regular: bool) -> None:
+        self._busy[name].pop(step.name, None)
+        if isinstance(step, Ship):
+            self._drafts.pop((name, step.target), None)
+        failed = self._failed.setdefault(name, {})
+        known = failed.pop(step.name, None)
+        if failure:
+            epoch = int(getattr(step, "epoch", 0))
+            failed[step.name] = (epoch, failure)
+            if isinstance(step, Start):
+                self._fail(name, epoch, failure)
+            if not regular or known != (epoch, failure):
+                self._scene.say(f"{self._host}: {step.name} {name} failed: {failure}")
+        self._process.wake()
+
+    def _phases(self, step: Step) -> list[Phase]:
+        draw = self._random.uniform
+        match step:
+            case Start():
+                whole = draw(0.05, 2.0)
+                return [(0.7 * whole, partial(self._prepare, step)), (0.3 * whole, partial(self._start, step))]
+            case Stop():
+                hangs = self._scene.traits_of(step.vserver.name).hangs
+                frozen = self._body.life(step.vserver.name).frozen
+                took = 0.1 if frozen else step.timeout_s + 0.1 if hangs else draw(0.3, 3.0)
+                return [(took, partial(self._stop, step.vserver.name))]
+            case Kill():
+                self._body.life(step.vserver).address = False
+                return [(0.1, partial(self._stop, step.vserver))]
+            case Freeze():
+                return [(0.001, partial(self._freeze, step.vserver))]
+            case Thaw():
+                return [(0.001, partial(self._thaw, step.vserver))]
+            case Demote():
+                return [(0.05, partial(self._body.demote, step.vserver, step.epoch, step.generation))]
+            case Ship():
+                return self._ship(step)
+
+    # --- starting and stopping ----------------------------------------------------------------------------------------
+
+    def _prepare(self, step: Start) -> None:
+        name = step.vserver.name
+        if self._body.life(name).running:
+            raise NotNow("it runs")
+        self._body.promote(name, step.epoch, anyway=step.anyway)
+        self._body.life(name).prepared = True
+        self._check_word(step)
+
+    def _start(self, step: Start) -> None:
+        name, traits = step.vserver.name, self._scene.traits_of(step.vserver.name)
+        self._check_word(step)
+        here = not traits.fails_start_on or self._host in traits.fails_start_on
+        if here and self._scene.fails(name, "start", traits.fails_start):
+            raise Refused(f"the init of {name} does not start")
+        copy = self._body.copy(name)
+        if copy.kind is not Tree.LIVE or not copy.complete:
+            self._scene.breach(8, f"{name} is started on {self._host} from a tree that is not complete")
+        told = self._body.told.assignments.get(name) if self._body.told else None
+        if told is not None and told.epoch > step.epoch:
+            self._scene.breach(4, f"{self._host} starts {name} under epoch {step.epoch}; it was told {told.epoch}")
+        self._body.run(name, step.epoch)
+        self._marks[name] = {"started": self._body.clock.wall()}
+        shipped = self.shipped.get(name, {})
+        self.shipped[name] = {host: replace(last, final=False) for host, last in shipped.items()}
+
+    def _check_word(self, step: Start) -> None:
+        """A start may have waited long: the word that it obeys must be the present one, and the lease must run."""
+        if not self._is_present(step):
+            raise NotNow(f"epoch {step.epoch} is over, or the lease")
+
+    def _is_present(self, step: Start) -> bool:
+        word = self._word(step.vserver.name)
+        return word is not None and (word.owner, word.epoch) == (step.host, step.epoch) and self.now() < self._until
+
+    def _word(self, name: str) -> Assignment | None:
+        return self._told.assignments.get(name) if self._told else None
+
+    def _stop(self, name: str) -> None:
+        if self._body.life(name).running and self._scene.traits_of(name).fails_stop:
+            raise FailoverError(f"{name} cannot be stopped: a process hangs in the kernel")
+        self._body.end(name)
+        self._body.disconnect(name)
+
+    def _freeze(self, name: str) -> None:
+        if self._body.life(name).running and not self._body.freeze(name):
+            raise Unreachable(f"{name} could not be frozen", hint="a process hangs in the kernel")
+
+    def _thaw(self, name: str) -> None:
+        if self.now() < self._until:
+            self._body.thaw(name)
+
+    # --- shipping -----------------------------------------------------------------------------------------------------
+
+    def _ship(self, step: Ship) -> list[Phase]:
+        draft: dict[str, Any] = {"began": self.now()}
+        self._drafts[step.vserver.name, step.target] = draft
+        return [
+            (0.0, partial(self._noting, step, draft, partial(self._read, step, draft))),
+            (self._random.uniform(0.1, 1.0), partial(self._noting, step, draft, partial(self._arrive, step, draft))),
+        ]
+
+    def _noting(self, step: Ship, draft: Mapping[str, Any], action: Callable[[], None]) -> None:
+        """A round that failed is remembered, unless its epoch is over: then it is no failure."""
+        name = step.vserver.name
+        try:
+            action()
+        except FailoverError as error:
+            word = self._word(name)
+            if word is not None and word.epoch != step.epoch:
+                raise NotNow(f"epoch {step.epoch} is over") from error
+            before = self._before(step, draft)
+            self._note(step, replace(before, because=str(error), tried_at=self.now()))
+            raise
+
+    def _before(self, step: Ship, draft: Mapping[str, Any]) -> Shipped:
+        known = self.shipped.get(step.vserver.name, {}).get(step.target)
+        return known or Shipped(0, step.epoch, draft["began"], rounds=0)
+
+    def _note(self, step: Ship, shipped: Shipped) -> None:
+        self.shipped.setdefault(step.vserver.name, {})[step.target] = shipped
+
+    def _reach(self, target: str) -> Body:
+        links, other = self._scene.links, self._peer(target)
+        if not (links.reaches(self._host, target) and links.reaches(target, self._host)) or not other.powered:
+            raise Unreachable(f"{target} cannot be reached")
+        if other.stalled:
+            raise Unreachable(f"{target} does not answer")
+        return other
+
+    def _read(self, step: Ship, draft: dict[str, Any]) -> None:
+        name = step.vserver.name
+        copy, life = self._body.copy(name), self._body.life(name)
+        self._reach(step.target)
+        self._body.may_be_read()
+        if copy.kind is not Tree.LIVE:
+            raise Refused(f"there is no live tree of {name} here")
+        if step.final and life.running:
+            raise Refused(f"{name} runs: this cannot be the last round")
+        draft["content"] = copy.content
+
+    def _arrive(self, step: Ship, draft: dict[str, Any], waited_s: float = 0.0) -> None:
+        name, copy = step.vserver.name, self._body.copy(step.vserver.name)
+        other = self._reach(step.target)
+        self._body.may_be_read()
+        word = other.told.assignments.get(name) if other.told else None
+        if (word is None or word.epoch < step.epoch) and waited_s < TOLD_WAIT_S:
+            again = partial(self._arrive, step, draft, waited_s + TOLD_POLL_S)
+            raise _Wait(partial(self._noting, step, draft, again))
+        if copy.kind is not Tree.LIVE or copy.epoch > step.epoch:
+            raise Unsafe(f"epoch {step.epoch} of {name} is over")
+        if step.final and self._scene.fails(name, "move", self._scene.traits_of(name).fails_move):
+            raise Refused(f"{name} could not be sent to {step.target}")
+        self._receive(step, other, draft)
+
+    def _receive(self, step: Ship, other: Body, draft: Mapping[str, Any]) -> None:
+        name, copy = step.vserver.name, self._body.copy(step.vserver.name)
+        theirs, life = other.copy(name), other.life(name)
+        had = theirs.content | theirs.kept
+        number = max(copy.generation, theirs.generation) + 1
+        done = other.receive(name, self._host, step.epoch, number, draft["content"])
+        if life.running:
+            self._scene.breach(7, f"{self._host} has written into the running tree of {name} on {step.target}")
+        if had - theirs.content - theirs.kept:
+            self._scene.breach(10, f"what only {step.target} had of {name} was overwritten")
+        if other.told is not None and other.told.assignments[name].epoch > step.epoch:
+            self._scene.breach(4, f"{step.target} takes a sync of {name} under epoch {step.epoch}, which is over")
+        copy.generation, copy.epoch = max(copy.generation, done), max(copy.epoch, step.epoch)
+        before, began = self._before(step, draft), draft["began"]
+        rounds = before.rounds + 1 if before.epoch == step.epoch else 1
+        shipped = Shipped(done, step.epoch, began, step.final, self.now() - began, rounds, tried_at=began)
+        self._note(step, shipped)
+
+    # --- the guard and the receiving end of a sync --------------------------------------------------------------------
+
+    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
+        self._told = told
+        owned = [name for name, word in told.assignments.items() if word.owner == told.host]
+        released = [name for name in owned if not _is_ours(told, name)]
+        later = {name: end for name, end in promised.items() if name in owned and end > until}
+        guard, taken, was_over = self._body.guard, [], self.now() >= self._until
+        if self.now() < until:
+            by_lease = [name for name in owned if name not in released and name not in later]
+            taken.append(guard.obey(until, by_lease, released))
+            self._until = until if taken[0] else self._until
+        taken += [guard.extend(end, [name]) for name, end in sorted(later.items())]
+        if was_over or released or later:
+            self._scene.touch()  # the fence opens
+        return bool(taken) and all(taken)
+
+    def live(self) -> None:
+        """The guard hears that this agent does not hang; whoever simulates the hang knows."""
+
+    def publish(self, told: Told) -> None:
+        self._body.told = told
+        self._scene.stir()
+
+    def recall(self) -> Told | None:
+        self._told = self._body.told
+        return self._told
+
+    # --- the other hosts ----------------------------------------------------------------------------------------------
+
+    def ask(self, host: str, question: Question) -> None:
+        self.letterbox.ask(host, question)
+
+    def answer(self, host: str, answer: Answer) -> None:
+        self.letterbox.answer(host, answer)
+
+    def heard(self) -> tuple[tuple[str, Message], ...]:
+        return self.letterbox.heard()
+
+    def promise(self, name: str, bond: Bond) -> bool:
+        if any(step in self._busy.get(name, {}) for step in (*_ALONE, "thaw")) or self._body.bonds is None:
+            return False
+        known = self._body.bonds.get(name)
+        until = bond.until if known is None else max(bond.until, known.until)
+        self._body.bonds[name] = replace(bond, until=until)
+        return True
+
+    # --- idle time that is left out -----------------------------------------------------------------------------------
+
+    def skip(self, length_s: float, regular: Collection[str]) -> None:
+        """As if the regular rounds of these vservers had gone on as they went."""
+        if self._until > self.now() - length_s:
+            self._until += length_s
+        for draft in self._drafts.values():
+            draft["began"] += length_s
+        for name in regular:
+            for host, last in self.shipped.get(name, {}).items():
+                at = last.at if last.because else last.at + length_s
+                self.shipped[name][host] = replace(last, at=at, tried_at=last.tried_at + length_s)
+
+    def youngest_failure_s(self) -> float:
+        """How long ago something failed last."""
+        times = [failures[-1].at for failures in self._failures.values() if failures]
+        return self.now() - max(times) if times else float("inf")
+
+
+def _is_ours(told: Told, name: str) -> bool:
+    """Whether the manager has anything to do with it: what is ignored or not declared any more is left alone."""
+    return name in told.cluster.vservers and told.assignments[name].want is not Want.IGNORED
+
+
+def _is_final(step: Step) -> bool:
+    return isinstance(step, Ship) and step.final
