@@ -32,6 +32,7 @@ log = logging.getLogger("failover.agent")
 
 SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock, and the turn be taken for ever
 REPORT_AGE_S = 2.0  # ages grow by themselves; a report that differs only in them may be this old
+YOUNGER_AGE_S = 0.5  # ... and this, when a sync has made one of them smaller
 
 
 class Machine(Protocol):
@@ -127,22 +128,34 @@ class Agent:
                 self._machine.begin(step)
 
     def _report(self, report: Report, now: float) -> None:
-        """Say what is new at once, and what only got older now and then."""
+        """Say what is new at once, what a sync has made younger soon, and what only got older now and then."""
         new = self._said is None or _ageless(report) != _ageless(self._said)
-        if new or now >= self._said_at + REPORT_AGE_S:
+        grown_s = now - self._said_at
+        younger = grown_s >= YOUNGER_AGE_S and self._said is not None and _younger(report, self._said, grown_s)
+        if new or younger or grown_s >= REPORT_AGE_S:
             self._store.report(replace(report, at=self._wall()))
             self._said, self._said_at = report, now
 
 
 def _ageless(report: Report) -> Report:
-    """The report without what changes by itself; an age that has become smaller is news, and shows as a generation."""
+    """The report without what changes by itself. A sync that found something to ship shows as a generation."""
     return replace(
         report,
         at=0.0,
         vservers={
-            name: replace(vs, shipments={b: (s.generation, s.because) for b, s in vs.shipments.items()})  # type: ignore[misc]
+            name: replace(vs, shipments={b: (s.generation, s.because, s.final) for b, s in vs.shipments.items()})  # type: ignore[misc]
             for name, vs in report.vservers.items()
         },
+    )
+
+
+def _younger(report: Report, said: Report, grown_s: float) -> bool:
+    """Whether a sync, which may have found nothing to ship, has begun after those that were last spoken of."""
+    return any(
+        shipment.age_s < said.vservers[name].shipments[backup].age_s + grown_s - SHORTEST_S
+        for name, vserver in report.vservers.items()
+        for backup, shipment in vserver.shipments.items()
+        if not shipment.final and name in said.vservers and backup in said.vservers[name].shipments
     )
 
 

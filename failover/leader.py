@@ -14,8 +14,8 @@ from pathlib import Path
 
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
-from failover.model import Event, State, View
-from failover.plan import own_report, plan
+from failover.model import Event, Memory, State, View
+from failover.plan import declared_lost, own_report, plan
 from failover.store import Change, Store
 
 log = logging.getLogger("failover.leader")
@@ -62,7 +62,7 @@ class Leader:
         if decided.memory != view.memory:
             self._store.remember(decided.memory)
         self._say_holds({hold.subject: f"{hold.because}; {hold.hint}" for hold in decided.holds})
-        self._witness(view)
+        self._witness(view, decided.memory)
         return min(IDLE_S, decided.again_s or IDLE_S) if all(won) else AT_ONCE_S
 
     def _commit(self, change: Change, after_s: float) -> bool:
@@ -92,9 +92,9 @@ class Leader:
         last = {event.host: event.kind for event in events if event.kind in ("lost", "back") and event.host}
         self._lost = frozenset(host for host, kind in last.items() if kind == "lost")
 
-    def _witness(self, view: View) -> None:
+    def _witness(self, view: View, memory: Memory) -> None:
         """History also has what nobody decided: hosts lost and back, vservers seen running after a decision."""
-        lost = frozenset(host for host, lease in view.leases.items() if not lease.alive)
+        lost = declared_lost(view, memory)
         events = [Event("lost", view.now, f"{host} is lost", host=host) for host in sorted(lost - self._lost)]
         events += [Event("back", view.now, f"{host} is back", host=host) for host in sorted(self._lost - lost)]
         for name, word in view.assignments.items():

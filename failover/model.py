@@ -255,7 +255,8 @@ class Assignment:
     target: str | None = None
     unshipped: bool = False  # handed over as it is: stopped, but without a last sync
     kind: Kind = Kind.FIRST
-    source: str | None = None  # the owner before; after a move, until it runs, where it goes back to
+    source: str | None = None  # the last owner that ran it; after a move, until it runs, where it goes back to
+    owner_epoch: int = 0  # the epoch under which the present owner became it
     accept_loss: bool = False  # an operator accepted the age of the replica that is to be started
     failed_on: tuple[str, ...] = ()  # hosts on which it failed: no candidates until it has run elsewhere for a while
     unreached: tuple[str, ...] = ()  # hosts to which it could not be handed over: no move goes there by itself so soon

@@ -13,7 +13,7 @@ from failover.model import Told, Want
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Change
 from failover.timing import PROFILES
-from tests.seen import CRASHED, NEVER, RESTS, failures
+from tests.seen import CRASHED, NEVER, RESTS, failures, shipped
 from tests.views import NOW, V1, cluster, owned
 
 TIMING = PROFILES["normal"]  # a renewal every 0.85 s
@@ -94,6 +94,29 @@ def test_a_turn_between_two_renewals_does_not_put_off_the_second() -> None:
     agent.turn()
     machine.time += 0.5
     assert agent.turn() == pytest.approx(TIMING.renew_s - 0.5)
+
+
+def test_a_sync_that_found_nothing_is_told_of_soon_though_the_last_report_came_right_before_it() -> None:
+    machine = Clockwork(replace(CRASHED, shipped=shipped(at=498.0)), guarded=True)
+    agent, ages = agent_of(machine, Want.STOPPED), []
+    for now, at in ((500.0, 498.0), (500.1, 500.0), (500.5, 500.0), (501.0, 500.0), (502.5, 500.0)):
+        machine.time, machine.shown = now, replace(CRASHED, shipped=shipped(at=at))
+        agent.turn()
+        ages.append(agent._store.view().reports["alpha"].vservers["v1"].shipments["beta"].age_s)
+    assert ages == pytest.approx([2.0, 2.0, 0.5, 0.5, 2.5])
+
+
+def test_a_final_shipment_is_told_of_at_once_and_then_only_now_and_then() -> None:
+    machine = Clockwork(replace(CRASHED, shipped=shipped(at=498.0)), guarded=True)
+    agent = agent_of(machine, Want.STOPPED)
+    agent.turn()
+    said = []
+    for now in (500.1, 501.0, 502.0, 502.1):
+        machine.time, machine.shown = now, replace(CRASHED, shipped=shipped(at=498.0, final=True))
+        agent.turn()
+        report = agent._store.view().reports["alpha"]
+        said.append((report.vservers["v1"].shipments["beta"].final, report.store_at - NOW))
+    assert said == [(True, pytest.approx(at)) for at in (500.1, 500.1, 500.1, 502.1)]
 
 
 def test_a_pause_is_never_lost_in_rounding() -> None:

@@ -92,8 +92,31 @@ CASES: dict[str, tuple[View, Expected]] = {
         ("beta", None, Kind.TAKEOVER),
     ),
     "an owner that an operator vouches to be off is taken over at once": (
-        view(word=owned(), vouched=("alpha",)),
+        view(word=owned(), vouched=("alpha",), renewed_at=NOW - 1),
         ("beta", None, Kind.TAKEOVER),
+    ),
+    "... once it has missed two renewals": (view(word=owned(), vouched=("alpha",), renewed_at=NOW - 0.7), None),
+    "an owner that was lost before it said a word has what the owner before it shipped": (
+        view(
+            word=owned(owner="beta", source="alpha", owner_epoch=7, owned_at=NOW - 1),
+            lost=("alpha", "beta"),
+            says={
+                "alpha": VserverReport(State.RUNNING, 6, shipments={"gamma": Shipment(12, 1.0)}),
+                "beta": VserverReport(State.STOPPED, 6),
+            },
+        ),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "... and may have run it unseen": (
+        view(
+            word=owned(owner="beta", source="alpha", owner_epoch=7, owned_at=NOW - 58),
+            lost=("alpha", "beta"),
+            says={
+                "alpha": VserverReport(State.RUNNING, 6, shipments={"gamma": Shipment(12, 1.0)}),
+                "beta": VserverReport(State.STOPPED, 6),
+            },
+        ),
+        "hold: .*gamma has a replica that is 62 s old",
     ),
     "a vserver in error stays in error when its host is lost": (
         view(word=owned(), lost=("alpha",), says={"alpha": replace(RUNNING, state=State.ERROR, because="no init")}),

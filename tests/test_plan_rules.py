@@ -332,3 +332,10 @@ def test_a_leader_looks_again_when_a_deadline_comes() -> None:
     lately = replace(seen, leases={**seen.leases, "alpha": replace(seen.leases["alpha"], since_at=NOW - 20)})
     assert plan(lately).again_s == pytest.approx(40.0)
     assert told(plan(replace(lately, now=NOW + 40))) == {"v1": "-> alpha"}
+
+
+def test_a_host_that_may_only_be_slow_to_boot_is_not_lost_yet() -> None:
+    gone = world(vs("v1"), lost=("beta",))
+    gone = replace(gone, leases={**gone.leases, "beta": replace(gone.leases["beta"], store_at=NOW - 600)})
+    assert plan(replace(gone, led_at=NOW - 59)).memory.losses == {}
+    assert plan(replace(gone, led_at=NOW - 60)).memory.losses == {"beta": (NOW,)}

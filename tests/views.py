@@ -77,6 +77,7 @@ def view(
     undrained: dict[str, float] | None = None,
     up_since: dict[str, float] | None = None,
     gone_since: float = NOW,
+    renewed_at: float = NOW,
     led_at: float = 0.0,
     memory: Memory | None = None,
 ) -> View:
@@ -94,7 +95,7 @@ def view(
         cluster(vserver),
         NOW,
         leases={
-            host: Lease(host, host not in lost, 40, gone_since if host in lost else NOW, up.get(host, 0.0))
+            host: Lease(host, host not in lost, 40, gone_since if host in lost else renewed_at, up.get(host, 0.0))
             for host in HOSTS
         },
         reports={host: report for host, report in reports.items() if host not in unreported},

@@ -63,6 +63,28 @@ def _fence(options: Namespace) -> None:
             hint=f"when you have seen that it is: failover fence {options.host} --confirmed",
         )
     obey(options, lambda view: orders.fence(view, options.host))
+    if not options.no_wait:
+        _see_that_it_is_off(options)
+
+
+def _see_that_it_is_off(options: Namespace) -> None:
+    """Two renewals later it is known whether the word was right."""
+    import time
+
+    from failover.cli.connect import connected
+    from failover.plan import alive, vouched_from
+
+    with connected(options) as store:
+        view = store.view()
+        while alive(view, options.host):
+            if vouched_from(view, options.host) is None:
+                raise Unsafe(
+                    f"{options.host} is not off: it has just renewed its lease",
+                    hint="power it off, and say it again",
+                )
+            time.sleep(0.1)
+            view = store.view()
+    print(f"{options.host} counts as off")
 
 
 def _disarm(options: Namespace) -> None:

@@ -1,6 +1,6 @@
 """Commands about a host: takeover, drain, undrain, fence.
 
-Rule: an operator may vouch that a host is off, but never for one that has just renewed its lease.
+Rule: an operator may vouch that a host is off; a host that renews its lease after that makes the word void.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from failover.errors import BadInput, Refused, Unsafe
+from failover.errors import BadInput, Refused
 from failover.model import Assignment, HostIntent, MoveWish, Stale, Verdict, View, frozen_map
 from failover.orders.order import (
     Awaited,
@@ -21,7 +21,6 @@ from failover.orders.order import (
     taken,
 )
 from failover.plan import alive, is_drained, judge, judge_move, without
-from failover.timing import PROFILES
 
 
 def takeover(view: View, host: str, *, confirmed_off: bool = False) -> Order:
@@ -109,17 +108,12 @@ def undrain(view: View, host: str) -> Order:
 
 
 def fence(view: View, host: str) -> Order:
-    """An operator vouches that it is off: it counts as lost until it renews its lease."""
+    """An operator vouches that it is off: it counts as lost from its second missed renewal, until it renews."""
     lease = view.leases.get(host_of(view, host))
     if lease is None:
         raise Refused(f"{host} has never joined: there is nothing to vouch for")
     if view.intents.hosts.get(host, HostIntent()).vouched == lease.version:
         return Order(notice=f"{host} counts as off already")
-    silent_s, session_s = view.now - lease.store_at, PROFILES[view.cluster.timing].session_s
-    if lease.alive and silent_s < session_s:
-        raise Unsafe(
-            f"{host} is not off: it renewed its lease {max(0.0, silent_s):.1f} s ago",
-            hint="power it off, wait some seconds, and say it again",
-        )
     wish = frozen_map({host: lambda old: replace(old, vouched=lease.version)})
-    return taken(view, Order(hosts=wish, notice=f"{host} counts as off until it renews its lease"))
+    notice = f"{host} counts as off once it has missed two renewals; if it renews, this word is void"
+    return taken(view, Order(hosts=wish, notice=notice))

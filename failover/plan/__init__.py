@@ -29,14 +29,14 @@ from dataclasses import dataclass, replace
 from failover.model import Assignment, Hold, Memory, MoveWish, Verdict, View, Vserver
 from failover.plan import decide, disarm, freshness
 from failover.plan import verdicts as judging
-from failover.plan.board import Board, alive, intent_of, is_drained, own_report, wanted
-from failover.plan.memory import remembered
+from failover.plan.board import Board, alive, intent_of, is_drained, own_report, vouched_from, wanted
+from failover.plan.memory import declared_lost, remembered
 from failover.plan.order import in_order
 from failover.store import Change
 
 __all__ = [
-    "Plan", "alive", "companions", "intent_of", "is_drained", "judge", "judge_move", "own_report", "plan",
-    "replica_age", "verdicts", "wanted", "without",
+    "Plan", "alive", "companions", "declared_lost", "intent_of", "is_drained", "judge", "judge_move", "own_report",
+    "plan", "replica_age", "verdicts", "vouched_from", "wanted", "without",
 ]  # fmt: skip
 
 
@@ -53,6 +53,8 @@ class Plan:
 def plan(view: View) -> Plan:
     """The changes that the leader must make now, what it holds back and remembers, and when it must look again."""
     board = Board(view)
+    for host in view.leases:
+        board.later(vouched_from(view, host) or 0.0)
     names = in_order(view.cluster.vservers)
     mode = disarm.mode(view)
     decisions = [
@@ -66,7 +68,7 @@ def plan(view: View) -> Plan:
     return Plan(
         changes=changes,
         holds=tuple(found for found in decisions if isinstance(found, Hold)),
-        memory=replace(remembered(view), disarmed=disarm.in_force(board, mode, changes)),
+        memory=replace(remembered(board), disarmed=disarm.in_force(board, mode, changes)),
         again_s=None if math.isinf(board.again_at) else max(0.0, board.again_at - view.now),
     )
 

@@ -15,6 +15,8 @@ from failover.model import (
     Assignment,
     Cluster,
     Host,
+    Lease,
+    Memory,
     Report,
     Shutdown,
     State,
@@ -29,6 +31,7 @@ from failover.timing import PROFILES
 FLAPS = 3  # a host lost so often ...
 FLAPS_WITHIN_S = 600.0  # ... in this time is chosen last, and nothing moves there by itself
 BOOT_S = 60.0  # a whole cluster that is switched on again may take so long until each host is there
+MISSED = 2  # renewals that a host must have missed before an operator's word counts that it is off
 RUNS_WELL_S = 60.0  # what has run so long elsewhere may come back to a host on which it failed
 
 
@@ -147,9 +150,8 @@ class Board:
 
     def lost_at(self, host: str) -> float:
         """When a leader saw that it was lost; now, if this is the first look."""
-        lease, losses = self.view.leases.get(host), self.view.memory.losses.get(host, ())
-        known = lease is not None and losses and losses[-1] >= lease.store_at
-        return losses[-1] if known else self.now
+        lease = self.view.leases.get(host)
+        return self.view.memory.losses[host][-1] if lease and is_noted(self.view.memory, lease) else self.now
 
     # --- vservers -----------------------------------------------------------------------------------------------------
 
@@ -201,10 +203,24 @@ def alive(view: View, host: str) -> bool:
     return lease is not None and lease.alive and not vouched(view, host)
 
 
+def is_noted(memory: Memory, lease: Lease) -> bool:
+    """Whether a leader has noted a loss of the host since its last renewal."""
+    return max(memory.losses.get(lease.host, ()), default=-math.inf) >= lease.store_at
+
+
 def vouched(view: View, host: str) -> bool:
-    """An operator said that it is off, and it has not written since."""
+    """An operator said that it is off, and it has missed renewals since."""
+    counts_at = vouched_from(view, host)
+    return counts_at is not None and view.now >= counts_at
+
+
+def vouched_from(view: View, host: str) -> float | None:
+    """From when an operator's word counts that a host is off; None: there is none, or the host has written since.
+    Nobody's word is taken against a host that goes on renewing its lease."""
     lease, intent = view.leases.get(host), view.intents.hosts.get(host)
-    return lease is not None and intent is not None and intent.vouched == lease.version
+    if lease is None or intent is None or intent.vouched != lease.version:
+        return None
+    return lease.store_at + MISSED * PROFILES[view.cluster.timing].renew_s
 
 
 def is_drained(view: View, host: str) -> bool:
@@ -235,6 +251,12 @@ def own_report(view: View, word: Assignment) -> VserverReport | None:
     """What the owner says, once it has obeyed the present epoch."""
     report = reported(view, word.owner, word.vserver)
     return report if report is not None and report.epoch == word.epoch else None
+
+
+def has_obeyed(view: View, word: Assignment) -> bool:
+    """Whether the owner has said anything since it became the owner."""
+    report = reported(view, word.owner, word.vserver)
+    return report is not None and report.epoch >= word.owner_epoch
 
 
 def stays_on_shutdown(vserver: Vserver) -> bool:

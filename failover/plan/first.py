@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
 from failover.plan.board import BOOT_S, Board, alive, reported
 from failover.plan.found import lives
@@ -17,7 +19,7 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     running = [host for host in board.view.reports if lives(reported(board.view, host, name))]
     if len(running) > 1:
         return Hold(name, f"it already runs on {' and '.join(running)}", "stop it by hand where it must not run")
-    new = Assignment(name, running[0] if running else "", 0, want=want, owned_at=board.now)
+    new = Assignment(name, running[0] if running else "", 0, want=want, owner_epoch=1, owned_at=board.now)
     if running:
         return _adopted(board, vserver, new)
     having = _having(board, vserver)
@@ -28,7 +30,7 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     if waiting := waits_for(board, vserver):
         return Hold(name, waiting)
     if vserver.primary in having and not reasons[vserver.primary]:
-        return assign(board, _on(new, vserver.primary), "first start: its primary")
+        return assign(board, replace(new, owner=vserver.primary), "first start: its primary")
     able = preferred(board, vserver, [host for host in having if not reasons[host]])
     booting_at = board.view.led_at + BOOT_S
     here = alive(board.view, vserver.primary) and vserver.primary in board.view.reports
@@ -39,7 +41,7 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
         because = "; ".join(f"{host} {reasons[host] or 'has no tree of it'}" for host in vserver.hosts)
         return Hold(name, f"no host may run it: {because}", f"mend or undrain one of {', '.join(vserver.hosts)}")
     why = reasons[vserver.primary] or "has no tree of it"
-    return assign(board, _on(new, able[0]), f"first start: {vserver.primary} {why}")
+    return assign(board, replace(new, owner=able[0]), f"first start: {vserver.primary} {why}")
 
 
 def _adopted(board: Board, vserver: Vserver, new: Assignment) -> Change | Hold:
@@ -50,7 +52,7 @@ def _adopted(board: Board, vserver: Vserver, new: Assignment) -> Change | Hold:
         return Hold(
             vserver.name, f"it runs on {host}, which may not run it", f"stop it there: vserver {new.vserver} stop"
         )
-    kept = Assignment(new.vserver, host, 0, want=new.want, kind=Kind.ADOPTED, pinned=True, owned_at=new.owned_at)
+    kept = replace(new, kind=Kind.ADOPTED, pinned=True)
     return assign(board, kept, f"found running on {host}")
 
 
@@ -65,7 +67,3 @@ def _having(board: Board, vserver: Vserver) -> list[str]:
 
 def _has_tree(report: VserverReport | None) -> bool:
     return report is not None and report.state is State.STOPPED
-
-
-def _on(new: Assignment, host: str) -> Assignment:
-    return Assignment(new.vserver, host, 0, want=new.want, owned_at=new.owned_at)

@@ -59,7 +59,8 @@ def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | 
         return Hold(name, f"it runs on {' and '.join(running)}", "stop it by hand where it must not run")
     word = replace(word, target=None, unshipped=False)
     if running and running[0] != word.owner and _may_keep(board, vserver, running[0]):
-        kept = replace(word, owner=running[0], source=word.owner, kind=Kind.ADOPTED, pinned=True, owned_at=board.now)
+        kept = replace(word, owner=running[0], source=None, kind=Kind.ADOPTED, pinned=True, owned_at=board.now)
+        kept = replace(kept, owner_epoch=word.epoch + 1)
         return assign(board, kept, f"found running on {running[0]}")
     return assign(board, word, f"wanted {word.want}")
 

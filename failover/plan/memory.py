@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from failover.model import Memory, View, frozen_map
+from failover.plan.board import Board, is_noted
 
 LOSSES = 5  # so many are kept per host
 
 
-def remembered(view: View) -> Memory:
-    """The memory as it is now: a host that is lost, and was not when a leader last looked, is noted."""
+def remembered(board: Board) -> Memory:
+    """The memory as it is now: a host that is lost, and was not when a leader last looked, is noted. One that may only
+    be slow to boot is not lost yet."""
+    view = board.view
     known = view.memory.losses
     fresh = {
         host: (*known.get(host, ()), view.now)[-LOSSES:]
         for host, lease in view.leases.items()
-        if not lease.alive and not (known.get(host) and known[host][-1] >= lease.store_at)
+        if not lease.alive and not is_noted(view.memory, lease) and board.booting_until(host) <= board.now
     }
     return Memory(frozen_map({**known, **fresh}) if fresh else known, view.memory.disarmed)
+
+
+def declared_lost(view: View, memory: Memory) -> frozenset[str]:
+    """The hosts of which the leader says that they are lost."""
+    return frozenset(host for host, lease in view.leases.items() if not lease.alive and is_noted(memory, lease))
