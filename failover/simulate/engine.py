@@ -239,6 +239,7 @@ class Universe:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
+        self._after_each()
         self.checks.finish()
         self.record.finish()
         scene = self.scene

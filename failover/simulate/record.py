@@ -5,9 +5,9 @@ It reads the store as an observer who sees every write at once; nothing that pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from failover import wire
 from failover.model import Assignment, Event, HostIntent, Kind, Memory, Report, State, VserverIntent, Want
@@ -206,7 +206,7 @@ def _shown(old: Assignment | None, new: Assignment) -> str:
 
 def decoded(kind: type[_R], nodes: Mapping[str, Node], path: str) -> _R | None:
     node = nodes.get(path)
-    found: _R | None = _decoded(kind, node.data, path) if node is not None and node.data else None
+    found: _R | None = _decoded(cast(Hashable, kind), node.data, path) if node is not None and node.data else None
     return found
 
 
