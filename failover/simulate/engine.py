@@ -274,6 +274,8 @@ class Universe:
         owner = self.bodies.get(word.owner)
         if self._in_error(word):
             return f"error@{word.owner}"
+        if self._held(name) and f"alive/{word.owner}" not in nodes:
+            return "waiting"  # though it may run on there, when no other host may ever run it
         if runs:
             return f"started@{word.owner if word.owner in runs else runs[0]}"
         if want is Want.STARTED and self._held(name):
