@@ -137,6 +137,11 @@ class UdpPeers:
         self._troubled = ""
         threading.Thread(target=self._listen, name="peers", daemon=True).start()
 
+    @property
+    def ready(self) -> bool:
+        """Whether it hears."""
+        return self._socket is not None
+
     def know(self, cluster: Cluster) -> None:
         """The addresses as they are now."""
         self._addresses = _addresses(cluster)

@@ -132,6 +132,9 @@ class Body:
         return found if found.until > float("-inf") else None
 
     def binds(self, name: str) -> bool:
+        """Whether it has promised not to start it, or may have and would wait for the end of that."""
+        if self.bonds is None:
+            return True
         bond = self.bond(name)
         return bond is not None and self.clock.now() < bond.until
 
