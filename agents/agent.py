@@ -81,6 +81,7 @@ class Agent:
         self._said: Report | None = None
         self._said_at = float("-inf")
         self._published = machine.recall()
+        self._going_on: frozenset[str] = frozenset()  # by promises alone
         self._settled: Told | None = None  # under these words the guard has taken the ends
         self._troubled = ""
         self._leased = False  # this agent has known a lease
@@ -124,6 +125,12 @@ class Agent:
         return timing, float("-inf") if renewed_at is None else renewed_at + timing.lease_s
 
     def _hold(self, told: Told, until: float, promised: Mapping[str, float], *, fresh: bool) -> None:
+        going_on = frozenset() if fresh else frozenset(promised)
+        if going_on != self._going_on:
+            log.warning(
+                "without ZooKeeper, by promises of the other hosts: %s", ", ".join(sorted(going_on)) or "nothing"
+            )
+            self._going_on = going_on
         if fresh:
             if self._machine.hold(until, told, promised):
                 self._held, self._settled = until, told
