@@ -42,6 +42,11 @@ def vs(name: str, primary: str = "alpha", backups: tuple[str, ...] = ("beta", "g
     return Vserver(name, primary, backups, **rest)
 
 
+def word_of(vserver: Vserver, owner: str, words: dict[str, dict[str, Any]] | None) -> Assignment:
+    word = Assignment(vserver.name, owner, 7, because="it said so", hosts=hosts_of(vserver, owner))
+    return replace(word, **(words or {}).get(vserver.name, {}))
+
+
 def world(
     *vservers: Vserver,
     on: dict[str, str] | None = None,
@@ -59,14 +64,7 @@ def world(
     `on`: another owner; none: not assigned yet. `words`: what else is different in an assignment.
     """
     owners = {vserver.name: (on or {}).get(vserver.name, vserver.primary) for vserver in vservers}
-    assignments = {
-        v.name: replace(
-            Assignment(v.name, owners[v.name], 7, because="it said so", hosts=hosts_of(v, owners[v.name])),
-            **(words or {}).get(v.name, {}),
-        )
-        for v in vservers
-        if owners[v.name] != "none"
-    }
+    assignments = {v.name: word_of(v, owners[v.name], words) for v in vservers if owners[v.name] != "none"}
     said: dict[str, dict[str, VserverReport]] = {host: {} for host in HOSTS}
     for name, owner in owners.items():
         state = (states or {}).get(name, State.RUNNING)
