@@ -190,7 +190,7 @@ def test_a_turn_that_raises_is_a_breach(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_a_process_has_written_is_never_unseen_again(moment: int) -> None:
     """Its write overtakes an older reading that is on its way."""
     stores = OverWires()
-    stores.open("operator").apply(cluster(), "")
+    stores.fresh("operator").apply(cluster(), "")
     leader, agent = stores.fresh("leader", "h2"), stores.fresh("agent", "h1")
     agent.report(Report("h1"))
     seen = []
