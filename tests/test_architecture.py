@@ -19,7 +19,7 @@ FUNCTION_LINES = 60
 PURE = {
     "failover.model", "failover.errors", "failover.timing", "failover.plan", "failover.wire", "failover.store",
     "failover.records", "failover.writes", "failover.orders",
-    "agents.steps", "agents.reconcile",
+    "agents.steps", "agents.reconcile", "agents.promise",
 }  # fmt: skip
 PURE_STDLIB = {
     "__future__", "abc", "base64", "collections", "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib",
@@ -47,6 +47,9 @@ FLOORS = {
     "failover.lab": ("failover.cli",),
     "failover.simulate": ("failover.cli", "failover.lab", "failover.zookeeper"),
 }
+# What is simulated has no clock, thread, socket, file system or chance but those that it is handed (random.Random).
+NOT_SIMULATED = ("time", "threading", "random", "secrets", "socket", "os", "subprocess", "asyncio", "multiprocessing")
+
 MAY_IMPORT_AGENTS = ("failover.simulate", "failover.lab", "failover.cli")
 
 
@@ -103,6 +106,19 @@ def test_a_dangerous_library_lives_in_one_place(path: Path) -> None:
     for library, homes in LIBRARIES.items():
         used = any(inside(module, library) for module in imports(path))
         assert not used or any(where.startswith(home) for home in homes), f"{where} imports {library}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "failover" / "simulate").rglob("*.py")), ids=name_of)
+def test_what_is_simulated_has_no_real_clock_thread_or_chance(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "random"
+    }
+    given = {"random", "random.Random"} if used <= {"Random"} else set[str]()
+    found = [module for module in imports(path) - given if any(inside(module, other) for other in NOT_SIMULATED)]
+    assert not found, f"{name_of(path)} imports {found}"
 
 
 @pytest.mark.parametrize("path", CODE + TESTS, ids=name_of)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
 from failover.plan.board import Board, alive, own_report, reported, vouched
 from failover.plan.placement import preferred
-from failover.plan.verdicts import unfit
+from failover.plan.verdicts import cannot_follow, unfit
 from failover.plan.words import assign, give, stays
 from failover.store import Change
 
@@ -37,7 +37,10 @@ def where_nobody_put_it(board: Board, vserver: Vserver, word: Assignment) -> Cha
     owns = own_report(view, word) if alive(view, word.owner) else None
     if lives(owns) or word.want is not Want.STARTED:
         return stays(board, word, f"it belongs to {word.owner}; a copy was started by hand on {', '.join(copies)}")
-    copy = one_of(board, vserver, copies)
+    copy = one_of(board, vserver, [host for host in copies if not cannot_follow(board, word, host)])
+    if copy is None and (kept_off := one_of(board, vserver, copies)) is not None:
+        why = f"a copy was started by hand on {kept_off}, which {cannot_follow(board, word, kept_off)}"
+        return Hold(name, why, f"bring {word.owner} back, or once it is off: failover fence {word.owner} --confirmed")
     if copy is None:
         return stays(board, word, f"a copy was started by hand on {' and '.join(copies)}, which may not run it")
     if not alive(view, word.owner):

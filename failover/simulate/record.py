@@ -5,9 +5,9 @@ It reads the store as an observer who sees every write at once; nothing that pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from failover import wire
 from failover.model import Assignment, Event, HostIntent, Kind, Memory, Report, State, VserverIntent, Want
@@ -35,6 +35,7 @@ class Record:
         self._runs: dict[tuple[str, str], None] = {}  # (vserver, host)
         self._ran_until: dict[tuple[str, str], float] = {}
         self._accounted: dict[str, int] = {}  # the epoch of the last takeover whose loss is known
+        self._gone: dict[str, set[int]] = {}  # the writes that takeovers have lost
         self._said: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -182,7 +183,9 @@ class Record:
             return
         self._accounted[name] = taken
         old = self._bodies[word.source].copy(name)
-        missing = (old.content | old.kept) - self._bodies[word.owner].copy(name).content
+        gone = self._gone.setdefault(name, set())  # what an earlier takeover has lost is not lost again
+        missing = (old.content | old.kept) - self._bodies[word.owner].copy(name).content - gone
+        gone |= missing
         times = [self._scene.written[number].at for number in missing]
         end = self._ran_until.get((name, word.source), self._scene.now)
         self.lost.setdefault(name, []).append(max(0.0, end - min(times)) if times else 0.0)
@@ -206,7 +209,7 @@ def _shown(old: Assignment | None, new: Assignment) -> str:
 
 def decoded(kind: type[_R], nodes: Mapping[str, Node], path: str) -> _R | None:
     node = nodes.get(path)
-    found: _R | None = _decoded(kind, node.data, path) if node is not None and node.data else None
+    found: _R | None = _decoded(cast(Hashable, kind), node.data, path) if node is not None and node.data else None
     return found
 
 

@@ -1,0 +1,210 @@
+"""Every invariant bites: a wrong state made by hand, or a rule broken in the code that plays, is noticed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agents.agent import Agent
+from agents.steps import Bond, Demote, Ship, Start, Stop, Tree
+from failover.leader import Leader
+from failover.model import Kind, MoveWish, Report, Want, frozen_map
+from failover.simulate.body import Body, Copy
+from failover.simulate.engine import Universe
+from failover.simulate.machine import SimulatedMachine
+from failover.simulate.memory import MemoryStore
+from failover.store import Change
+from failover.timing import Timing
+from failover.wire import encode
+from failover.writes import Set
+from tests.universes import V, cluster, universe
+from tests.wired import OverWires
+
+
+def broken(made: Universe) -> set[int]:
+    """The numbers of the invariants that broke."""
+    return {int(found[1]) for line in made.scene.violations if (found := re.search(r"invariant (\d+):", line))}
+
+
+def leading(made: Universe) -> MemoryStore:
+    session = made.scene.world.nodes["leader/holder"].session
+    return next(h.leader_store for h in made.hosts.values() if h.leader_store and h.leader_store.session == session)
+
+
+def say(made: Universe, **changes: Any) -> None:
+    """The leader's next word about v."""
+    word = made.record.words()["v"]
+    said = replace(word, **{"epoch": word.epoch + 1, "because": "a test says so", **changes})
+    assert leading(made).commit(Change(assignments=(said,)))
+
+
+def tell(made: Universe, host: str, **changes: Any) -> SimulatedMachine:
+    """Its agent was told another word about v; it has no turn any more."""
+    machine = made.hosts[host].machine
+    assert machine is not None
+    assert machine.told is not None
+    told = machine.told
+    word = replace(told.assignments["v"], **{key: value for key, value in changes.items() if key != "disarmed"})
+    told = replace(told, assignments=frozen_map({**told.assignments, "v": word}), disarmed="disarmed" in changes)
+    machine.publish(told)
+    machine.hold(machine.now() + 3.0, told, {})
+    return machine
+
+
+def begin(step: Any, **told: Any) -> Callable[[Universe], None]:
+    return lambda made: tell(made, "h1", **told).begin(step)
+
+
+def give_away(made: Universe) -> None:
+    """To a host that has not promised anything."""
+    made.bodies["h2"].bonds, made.bodies["h2"].unknown = {}, Bond("", 0, float("-inf"))
+    say(made, owner="h2", kind=Kind.TAKEOVER)
+
+
+def write_by_a_stranger(made: Universe) -> None:
+    word = made.record.words()["v"]
+    session = made.scene.world.open(4.0)
+    made.scene.world.write(session, Set("assignments/v", encode(replace(word, epoch=2, because="mine"))))
+
+
+def obey_a_wish_twice(made: Universe) -> None:
+    store, epoch = MemoryStore(made.scene.world, role="operator"), made.record.words()["v"].epoch
+    store.wish("v", lambda wish: replace(wish, move=MoveWish("h3", epoch)))
+    say(made, target="h3")
+    say(made, target=None)
+    say(made, target="h3")
+
+
+WRONG: dict[str, tuple[Callable[[Universe], object], int]] = {
+    "a second copy runs": (lambda made: made.bodies["h3"].run("v", 1), 1),
+    "its address is up elsewhere": (lambda made: setattr(made.bodies["h3"].life("v"), "address", True), 2),
+    "it is given away while its owner runs it": (give_away, 3),
+    "somebody who does not lead decides": (write_by_a_stranger, 4),
+    "an agent starts what is wanted stopped": (begin(Start(V, 1, "h1"), want=Want.STOPPED), 5),
+    "an agent stops what is ignored": (begin(Stop(V, 1), want=Want.IGNORED), 5),
+    "an agent stops while the cluster is disarmed": (begin(Stop(V, 1), disarmed=True), 5),
+    "a command is obeyed twice": (obey_a_wish_twice, 6),
+    "it is restarted though nobody said so": (lambda made: say(made, want=Want.STOPPED, again=True), 6),
+    "a tree is set aside while it runs": (begin(Demote("v", 2)), 7),
+    "a decision has no reason": (lambda made: say(made, because=" "), 9),
+}
+
+
+@pytest.mark.parametrize(("do", "number"), WRONG.values(), ids=WRONG)
+def test_a_wrong_state_is_noticed(do: Callable[[Universe], object], number: int) -> None:
+    made = universe()
+    made.run(20.0)
+    assert not broken(made)
+    do(made)
+    made.scene.touch()
+    made.run(22.0)
+    assert number in broken(made)
+
+
+def test_a_second_copy_counts_only_after_a_while_when_a_human_has_started_it() -> None:
+    made = universe({20: "by-hand v h3"})
+    made.run(300.0)
+    assert not broken(made)
+    assert made.final("v") == "started@h1"
+
+
+# --- rules that are broken in the code that plays ---------------------------------------------------------------------
+
+
+def test_a_guard_that_does_not_freeze_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Body, "freeze", lambda self, name: False)
+    made = universe({20: "isolate h1"})
+    made.run(60.0)
+    assert 1 in broken(made)
+
+
+def test_an_agent_that_ignores_its_lease_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def terms(agent: Agent) -> tuple[Timing, float]:
+        return agent._timing, agent._machine.now() + 30.0
+
+    monkeypatch.setattr(Agent, "_terms", terms)
+    made = universe({20: "isolate h1"})
+    made.run(60.0)
+    assert {1, 3} & broken(made)
+
+
+def test_a_takeover_of_a_host_that_lives_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("failover.plan.decide.alive", lambda view, host: host != "h1")
+    monkeypatch.setattr("failover.plan.lost.alive", lambda view, host: host != "h1")
+    made = universe()
+    made.run(60.0)
+    assert {1, 3} & broken(made)
+
+
+def receive_anything(body: Body, name: str, source: str, epoch: int, generation: int, content: frozenset[int]) -> int:
+    copy = body.copy(name)
+    copy.generation, copy.epoch, copy.content = generation, epoch, content
+    return generation
+
+
+def test_a_receiver_that_takes_anything_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Body, "receive", receive_anything)
+    made = universe()
+    made.run(20.0)
+    made.bodies["h2"].run("v", 1, by_hand=True)
+    made.bodies["h3"].write("v", 0)
+    made.bodies["h3"].copy("v").content |= {1}
+    tell(made, "h3", epoch=9)
+    machine = tell(made, "h1")
+    epoch = made.record.words()["v"].epoch
+    machine.begin(Ship(V, "h2", epoch))
+    machine.begin(Ship(V, "h3", epoch))
+    made.run(23.0)
+    assert broken(made) >= {4, 7, 10}
+
+
+def test_a_start_from_a_torn_tree_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def promote(body: Body, name: str, epoch: int, *, anyway: bool = False) -> None:
+        body.copies[name] = Copy(Tree.REPLICA, 0, epoch)
+
+    monkeypatch.setattr(Body, "promote", promote)
+    made = universe({20: "power-off h1"})
+    made.run(60.0)
+    assert 8 in broken(made)
+
+
+def test_what_does_not_run_though_all_is_well_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    really = SimulatedMachine.begin
+    monkeypatch.setattr(
+        SimulatedMachine, "begin", lambda self, step: None if isinstance(step, Start) else really(self, step)
+    )
+    made = universe({20: "crash v"})
+    made.run(300.0)
+    made.outcome()
+    assert broken(made) == {11}
+
+
+def test_a_turn_that_raises_is_a_breach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turn(leader: Leader) -> float:
+        raise KeyError("v")
+
+    monkeypatch.setattr(Leader, "turn", turn)
+    made = universe()
+    made.run(5.0)
+    assert broken(made) == {0}
+
+
+@pytest.mark.parametrize("moment", range(30))
+def test_what_a_process_has_written_is_never_unseen_again(moment: int) -> None:
+    """Its write overtakes an older reading that is on its way."""
+    stores = OverWires()
+    stores.fresh("operator").apply(cluster(), "")
+    leader, agent = stores.fresh("leader", "h2"), stores.fresh("agent", "h1")
+    agent.report(Report("h1"))
+    seen = []
+    for step in range(60):
+        stores.until(iter((False, True)).__next__)
+        if step == moment:
+            assert leader.lead()
+        if step >= moment:
+            seen.append(leader.view().leader)
+    assert set(seen) == {"h2"}
