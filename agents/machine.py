@@ -206,7 +206,7 @@ class RealMachine:
         except Exception as error:
             log.exception("%s: %s", name, step.name)
             failure = f"{type(error).__name__}: {error}"
-        if failure and isinstance(step, Start):
+        if failure and isinstance(step, Start | Kill):
             self._failures.note(name, Failure(step.epoch, self.now(), failure))
         with self._lock:
             self._busy[name].discard(step.name)

@@ -6,6 +6,7 @@ what it has to say: describe(...) -> Report.
 Rule 1: after the lease nothing is started, thawed or shipped, and what runs is frozen. The same when there was none.
 Rule 2: what another host owns is killed here before anything else is done with it; a frozen one is not thawed for it.
         Only a copy that a human has started is first reported: the leader has one turn, and answers with an epoch.
+        What cannot be killed is frozen, and tried again after a pause.
 Rule 3: only the owner ships. What is handed over is shipped a last time after it and its addresses are gone.
 Rule 4: one step at a time per vserver, but ships to several backups run side by side. Stops come before starts.
 Rule 5: what fails is started again here, after a pause, as often as `restart` says under one epoch; then it is in error
@@ -160,6 +161,8 @@ def _not_mine(case: _Case) -> Iterable[Step]:
     adopted = word.target == case.host and word.unshipped  # its owner lets go of it, and then it is ours
     if seen.state is State.RUNNING and seen.by_hand and (adopted or word.epoch <= seen.by_hand_epoch):
         return ()
+    if not case.gone and case.failed("kill") and case.now < _again_at(case):
+        return (Freeze(case.vserver.name),) if seen.state is State.RUNNING else ()
     if not case.gone:
         return (Kill(case.vserver.name, word.epoch),)
     if seen.tree is Tree.LIVE and not case.disarmed and not case.failed("demote"):

@@ -231,6 +231,20 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(word=owned(want=Want.IGNORED), says={"alpha": VserverReport(State.STOPPED, 7)}),
         ("alpha", None, Kind.FIRST),
     ),
+    "what was found running is not taken over before its host was told that it owns it": (
+        view(word=owned(unheld=True), lost=("alpha",), says={"alpha": replace(RUNNING, epoch=6)}),
+        "hold: no host may run it: .*beta must not start what may still run on alpha",
+    ),
+    "... but once that has obeyed": (view(word=owned(unheld=True), lost=("alpha",)), ("beta", None, Kind.TAKEOVER)),
+    "... or is known to be off": (
+        view(
+            word=owned(unheld=True, source="gamma"),
+            vouched=("alpha",),
+            renewed_at=NOW - 1,
+            says={"gamma": replace(RUNNING, epoch=5), "alpha": replace(RUNNING, epoch=6)},
+        ),
+        ("beta", None, Kind.TAKEOVER),
+    ),
     "what was removed is ignored": (
         view(word=owned(), intent=VserverIntent(removed=True)),
         ("alpha", None, Kind.FIRST),

@@ -71,6 +71,24 @@ CASES: dict[str, tuple[Told, SeenVserver, float, tuple[str, ...]]] = {
         LEASED,
         ("kill",),
     ),
+    "... and frozen as long as it cannot be killed": (
+        told(owned(owner="beta", epoch=8)),
+        replace(RUNS, failed={"kill": (8, "it hangs")}, failures=failures(0.9, epoch=8)),
+        LEASED,
+        ("freeze",),
+    ),
+    "... which is tried again after a pause": (
+        told(owned(owner="beta", epoch=8)),
+        replace(FROZEN, failed={"kill": (8, "it hangs")}, failures=failures(1.0, epoch=8)),
+        LEASED,
+        ("kill",),
+    ),
+    "... and not before": (
+        told(owned(owner="beta", epoch=8)),
+        replace(FROZEN, failed={"kill": (8, "it hangs")}, failures=failures(3.0, 1.9, epoch=8)),
+        LEASED,
+        (),
+    ),
     "its network is taken away before its tree": (
         told(owned(owner="beta", epoch=8)),
         replace(RESTS, networked=True),

@@ -61,7 +61,7 @@ def _adopted(board: Board, vserver: Vserver, new: Assignment, running: list[str]
     if host is None:
         where = " and ".join(running)
         return Hold(name, f"it runs on {where}, which may not run it", f"stop it there: vserver {name} stop")
-    kept = replace(new, owner=host, kind=Kind.ADOPTED, pinned=True)
+    kept = replace(new, owner=host, kind=Kind.ADOPTED, pinned=True, unheld=True)
     return assign(board, kept, found_on(host, running))
 
 

@@ -4,7 +4,8 @@ Rule 1: an agent does not kill a copy that a person started by hand under the ve
         the leader has one turn; its answer is the next epoch, and whoever is not the owner under that one kills.
 Rule 2: an owner that lives is never overruled: it lets go first (`unshipped`), and then the copy is adopted.
 Rule 3: of several copies one goes on: two humans may have helped, and nothing may run twice.
-Rule 4: what is ignored is held by no lease. So a lost host on which it may still run must prove more than a lost lease.
+Rule 4: what was not started under a word is held by no lease until its host has obeyed one (`unheld`).
+Rule 5: what is ignored is held by no lease. So a lost host on which it may still run must prove more than a lost lease.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | 
         hint = f"bring {gone[0]} back, or once it is off: failover fence {gone[0]} --confirmed"
         return Hold(name, f"it may still run on {gone[0]}, which is lost", hint)
     running = [host for host in running if alive(view, host)]
-    word = replace(word, target=None, unshipped=False)
+    word = replace(word, target=None, unshipped=False, unheld=bool(running))
     copy = None if word.owner in running else one_of(board, vserver, running)
     if copy is not None:
         kept = replace(word, owner=copy, source=None, kind=Kind.ADOPTED, pinned=True, owned_at=board.now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from failover.model import Assignment, Event, Kind, Want
-from failover.plan.board import Board, alive, has_begun, hosts_of, may_follow, vouched
+from failover.plan.board import Board, alive, has_begun, hosts_of, may_follow, own_report, vouched
 from failover.store import Change
 
 
@@ -25,6 +25,7 @@ def _knowing(board: Board, new: Assignment) -> Assignment:
     let_go = before.owner != new.owner and (alive(board.view, before.owner) or vouched(board.view, before.owner))
     return replace(
         new,
+        unheld=new.unheld and not (before.unheld and own_report(board.view, before)),
         hosts=hosts_of(vserver, new.owner),
         known_hosts=() if let_go else may_follow(board.view, before),
     )
@@ -52,6 +53,7 @@ def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *,
         owner_epoch=word.epoch + 1,
         accept_loss=accept_loss,
         again=False,
+        unheld=kind is Kind.ADOPTED,
         pinned=word.pinned and kind is not Kind.TAKEOVER,
         owned_at=board.now,
     )

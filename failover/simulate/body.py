@@ -154,6 +154,8 @@ class Body:
         life = self.life(name)
         if life.running:
             self.scene.say(f"{name} has stopped on {self.host}" + (f": {because}" if because else ""))
+        if life.by_hand:
+            life.prepared = life.address = False  # nobody keeps its network for it
         life.running = life.frozen = life.by_hand = False
         life.because, life.since_at = because, self.clock.wall()
         self.scene.touch()

@@ -237,7 +237,7 @@ class SimulatedMachine:
         if failure:
             epoch = int(getattr(step, "epoch", 0))
             failed[step.name] = (epoch, failure)
-            if isinstance(step, Start):
+            if isinstance(step, Start | Kill):
                 self._fail(name, epoch, failure)
             if not regular or known != (epoch, failure):
                 self._scene.say(f"{self._host}: {step.name} {name} failed: {failure}")
