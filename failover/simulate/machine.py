@@ -3,7 +3,9 @@
 Rule 1: `begin` never waits. A step takes its time; one step of a name at a time per vserver, and of those that change
         its life (start, stop, kill, demote) one in all.
 Rule 2: what a step came to is kept in this object only, and goes with the agent's process.
-Rule 3: a start that finds another word or the lease over, before or after, leaves nothing.
+Rule 3: a start that finds another word or the lease over is dropped before it does anything; if it is done by then, it
+        leaves nothing, like one that fails. What runs is left as it is.
+Rule 4: no round is the last one of what runs, or has run since the round began.
 These are the promises of agents/machine.py, which performs the same steps on a real host.
 """
 
@@ -16,6 +18,7 @@ from random import Random
 from typing import Any, Protocol
 
 from agents.steps import (
+    FAILURES,
     Demote,
     Failure,
     Freeze,
@@ -34,7 +37,6 @@ from failover.errors import FailoverError, Refused, Unreachable, Unsafe
 from failover.model import Assignment, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
 
-FAILURES = 16  # remembered per vserver
 TOLD_WAIT_S, TOLD_POLL_S = 2.0, 0.1  # so long the receiving end waits for the word that the sender obeys
 CHECK_S = 15.0  # a health check fails for so long before it counts, where none is declared
 _ALONE = ("start", "stop", "kill", "demote")
@@ -70,10 +72,11 @@ class SimulatedMachine:
         self._busy: dict[str, dict[str, bool]] = {}  # vserver -> steps under way, and whether each is regular
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
         self._failures: dict[str, list[Failure]] = {}
-        self._by_hand: dict[str, int] = {}  # the word's epoch at which a copy was first seen
+        self._by_hand: dict[str, tuple[int, int]] = {}  # the life of a copy, and the word's epoch at its first sight
         self.shipped: dict[str, dict[str, Shipped]] = {}
         self._drafts: dict[tuple[str, str], dict[str, Any]] = {}  # (vserver, target) -> the round under way
         self._marks: dict[str, dict[str, float]] = {}
+        self._starts: dict[str, dict[str, float]] = {}  # under way, and no more to be dropped -> their marks
         self._until = float("-inf")
         self._told: Told | None = None
         body.noticed, body.ended = process.wake, self._ended
@@ -100,9 +103,11 @@ class SimulatedMachine:
     def _observe(self, name: str) -> SeenVserver:
         life, copy = self._body.life(name), self._body.copy(name)
         by_hand = self._is_by_hand(name, life)
+        if life.running:
+            self._runs_again(name)
         return SeenVserver(
             life.state,
-            copy.kind,
+            copy.kind if copy.complete else Tree.NONE,
             life.since_at,
             life.because,
             life.prepared,
@@ -114,24 +119,34 @@ class SimulatedMachine:
             failures=tuple(self._failures.get(name, ())),
             failing=self._failing(name, life),
             by_hand=by_hand,
-            by_hand_epoch=self._by_hand.get(name, 0),
+            by_hand_epoch=self._by_hand.get(name, (0, 0))[1],
         )
 
     def _is_by_hand(self, name: str, life: Life) -> bool:
         """Once it is ours it is adopted; else we remember under which word it was first seen."""
-        word = self._word(name)
-        mine = word is not None and word.owner == self._host and word.want is not Want.IGNORED
-        if life.by_hand and life.running and mine and self.now() < self._until:
-            life.by_hand, life.epoch = False, word.epoch if word else 0
+        word, mine = self._word(name), self._mine(name)
+        if life.by_hand and life.running and mine is not None and self.now() < self._until:
+            life.by_hand, life.epoch = False, mine.epoch
         if not (life.by_hand and life.running):
             self._by_hand.pop(name, None)
             return False
-        self._by_hand.setdefault(name, word.epoch if word else 0)
+        if self._by_hand.get(name, (0, 0))[0] != life.number:
+            self._by_hand[name] = life.number, word.epoch if word else 0
         return True
 
+    def _mine(self, name: str) -> Assignment | None:
+        """The word under which this host owns it, and that is not to leave it alone."""
+        word = self._word(name)
+        return word if word is not None and word.owner == self._host and word.want is not Want.IGNORED else None
+
+    def _is_changing(self, name: str) -> bool:
+        return any(step in self._busy.get(name, {}) for step in _ALONE)
+
     def _failing(self, name: str, life: Life) -> str:
-        since = self._body.check_fails_since(name)
-        if since is None or life.state is not State.RUNNING:
+        since, mine = self._body.check_fails_since(name), self._mine(name)
+        if since is None or life.state is not State.RUNNING or self._is_changing(name):
+            return ""
+        if mine is None or mine.want is not Want.STARTED:
             return ""
         declared = self._told.cluster.vservers.get(name) if self._told else None
         checks = declared.checks if declared else ()
@@ -140,9 +155,9 @@ class SimulatedMachine:
         return "its health check fails" if min(self._scene.now - since, running_s) >= patience_s else ""
 
     def _ended(self, name: str, because: str) -> None:
-        word = self._word(name)
-        if word is not None and word.owner == self._host and "stop" not in self._busy.get(name, {}):
-            self._fail(name, word.epoch, because)
+        mine = self._mine(name)
+        if mine is not None and not self._is_changing(name):
+            self._fail(name, mine.epoch, because)
 
     def _fail(self, name: str, epoch: int, because: str) -> None:
         failures = self._failures.setdefault(name, [])
@@ -155,7 +170,7 @@ class SimulatedMachine:
     def begin(self, step: Step) -> None:
         name = step.vserver if isinstance(step.vserver, str) else step.vserver.name
         busy = self._busy.setdefault(name, {})
-        if step.name in busy or (step.name in _ALONE and any(other in busy for other in _ALONE)):
+        if step.name in busy or (step.name in _ALONE and self._is_changing(name)):
             return
         self._judge(name, step)
         regular = isinstance(step, Ship) and not step.final and self._is_regular(name)
@@ -208,8 +223,8 @@ class SimulatedMachine:
 
     def _undo(self, step: Step) -> None:
         """A start that fails leaves nothing."""
-        if isinstance(step, Start):
-            name = step.vserver.name
+        name = step.vserver if isinstance(step.vserver, str) else step.vserver.name
+        if isinstance(step, Start) and name in self._starts:
             self._body.end(name, "its start failed")
             self._body.disconnect(name)
 
@@ -217,6 +232,8 @@ class SimulatedMachine:
         self._busy[name].pop(step.name, None)
         if isinstance(step, Ship):
             self._drafts.pop((name, step.target), None)
+        elif isinstance(step, Start):
+            self._starts.pop(name, None)
         failed = self._failed.setdefault(name, {})
         known = failed.pop(step.name, None)
         if failure:
@@ -233,7 +250,11 @@ class SimulatedMachine:
         match step:
             case Start():
                 whole = draw(0.05, 2.0)
-                return [(0.7 * whole, partial(self._prepare, step)), (0.3 * whole, partial(self._start, step))]
+                return [
+                    (0.0, partial(self._check_word, step)),
+                    (0.7 * whole, partial(self._prepare, step, {"begun": self._body.clock.wall()})),
+                    (0.3 * whole, partial(self._start, step)),
+                ]
             case Stop():
                 hangs = self._scene.traits_of(step.vserver.name).hangs
                 frozen = self._body.life(step.vserver.name).frozen
@@ -253,17 +274,28 @@ class SimulatedMachine:
 
     # --- starting and stopping ----------------------------------------------------------------------------------------
 
-    def _prepare(self, step: Start) -> None:
+    def _prepare(self, step: Start, marks: dict[str, float]) -> None:
         name = step.vserver.name
-        if self._body.life(name).running:
-            raise NotNow("it runs")
-        self._body.promote(name, step.epoch, anyway=step.anyway)
+        self._starts[name] = marks
+        self._body.may_be_read()
+        if self._body.copy(name).kind is not Tree.LIVE:
+            self._body.promote(name, step.epoch, anyway=step.anyway)
+            marks["promoted"] = self._body.clock.wall()
         self._body.life(name).prepared = True
         self._check_word(step)
 
     def _start(self, step: Start) -> None:
-        name, traits = step.vserver.name, self._scene.traits_of(step.vserver.name)
+        name = step.vserver.name
         self._check_word(step)
+        marks = self._starts[name]
+        marks["address"] = self._body.clock.wall()
+        if not self._body.life(name).running:
+            self._run(step)
+        self._marks[name] = marks | {"started": self._body.clock.wall()}
+        self._runs_again(name)
+
+    def _run(self, step: Start) -> None:
+        name, traits = step.vserver.name, self._scene.traits_of(step.vserver.name)
         here = not traits.fails_start_on or self._host in traits.fails_start_on
         if here and self._scene.fails(name, "start", traits.fails_start):
             raise Refused(f"the init of {name} does not start")
@@ -274,9 +306,11 @@ class SimulatedMachine:
         if told is not None and told.epoch > step.epoch:
             self._scene.breach(4, f"{self._host} starts {name} under epoch {step.epoch}; it was told {told.epoch}")
         self._body.run(name, step.epoch)
-        self._marks[name] = {"started": self._body.clock.wall()}
+
+    def _runs_again(self, name: str) -> None:
+        """No generation is the last one any more."""
         shipped = self.shipped.get(name, {})
-        self.shipped[name] = {host: replace(last, final=False) for host, last in shipped.items()}
+        shipped.update({host: replace(last, final=False) for host, last in shipped.items() if last.final})
 
     def _check_word(self, step: Start) -> None:
         """A start may have waited long: the word that it obeys must be the present one, and the lease must run."""
@@ -307,7 +341,7 @@ class SimulatedMachine:
     # --- shipping -----------------------------------------------------------------------------------------------------
 
     def _ship(self, step: Ship) -> list[Phase]:
-        draft: dict[str, Any] = {"began": self.now()}
+        draft: dict[str, Any] = {"began": self.now(), "life": self._body.life(step.vserver.name).number}
         self._drafts[step.vserver.name, step.target] = draft
         return [
             (0.0, partial(self._noting, step, draft, partial(self._read, step, draft))),
@@ -349,7 +383,7 @@ class SimulatedMachine:
         self._body.may_be_read()
         if copy.kind is not Tree.LIVE:
             raise Refused(f"there is no live tree of {name} here")
-        if step.final and life.running:
+        if step.final and (life.running or "start" in self._busy[name]):
             raise Refused(f"{name} runs: this cannot be the last round")
         draft["content"] = copy.content
 
@@ -382,7 +416,8 @@ class SimulatedMachine:
         copy.generation, copy.epoch = max(copy.generation, done), max(copy.epoch, step.epoch)
         before, began = self._before(step, draft), draft["began"]
         rounds = before.rounds + 1 if before.epoch == step.epoch else 1
-        shipped = Shipped(done, step.epoch, began, step.final, self.now() - began, rounds, tried_at=began)
+        final = step.final and draft["life"] == self._body.life(name).number
+        shipped = Shipped(done, step.epoch, began, final, self.now() - began, rounds, tried_at=began)
         self._note(step, shipped)
 
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
