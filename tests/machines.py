@@ -32,7 +32,7 @@ from failover.simulate.process import Process
 from failover.simulate.scene import Scene, Written
 from failover.simulate.story import Traits
 from tests import trees, wires
-from tests.real_host import RealHost, make_machine
+from tests.real_host import CLUSTER, RealHost
 
 ADDRESS = "10.0.0.101"
 WEB = "busybox httpd -f -p 80 -h /var & echo $! > /httpd"
@@ -52,13 +52,15 @@ class Machines:
         """It hears that alpha owns it under epoch 7, or what differs from that; and the guard has taken it."""
         self.until(lambda: self.hears(host, lease_s=lease_s, **word))
 
-    def hears(self, host: str = "alpha", *, lease_s: float, **word: Any) -> bool:
-        """The same; whether the guard has taken it."""
+    def hears(self, host: str = "alpha", *, lease_s: float, promised_s: float = 0.0, **word: Any) -> bool:
+        """The same; whether the guard has taken it. `promised_s`: beta has promised it for so long."""
         name = self.vserver.name
         assignment = Assignment(**{"vserver": name, "owner": "alpha", "epoch": 7, **word})
-        told = Told(host, Cluster("contract", HOSTS, {name: self.vserver}), {name: assignment})
+        told = Told(host, Cluster(CLUSTER, HOSTS, {name: self.vserver}), {name: assignment})
         self.machine[host].publish(told)
-        return bool(self.machine[host].hold(self.machine[host].now() + lease_s, told))
+        now = self.machine[host].now()
+        ends = {name: now + promised_s} if promised_s else {}
+        return bool(self.machine[host].hold(now + lease_s, told, ends))
 
     def see(self, host: str = "alpha") -> SeenVserver:
         return self.look(host).vservers[self.vserver.name]
@@ -184,7 +186,7 @@ class InSimulation(Machines):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         hosts = HOSTS | {"alpha": replace(HOSTS["alpha"], capacity=Capacity(8 << 30, 4.0))}
-        self._scene = Scene(Cluster("contract", hosts, {name: self.vserver}), {}, seed=0)
+        self._scene = Scene(Cluster(CLUSTER, hosts, {name: self.vserver}), {}, seed=0)
         self._traits: dict[str, Traits] = {}
         self._scene.traits = self._traits
         self._bodies, self._agents = dict[str, Body](), dict[str, Process]()
@@ -198,6 +200,7 @@ class InSimulation(Machines):
         self._bodies[host] = body = Body(host, scene, clock)
         body.power_on()
         body.guard.begin()
+        body.bonds = {}
 
         def woken() -> None:
             self.woken[host] += 1
@@ -333,7 +336,7 @@ class OnRealHosts(Machines):
         def changed() -> None:
             self.woken[host] += 1
 
-        self._made[host] = self._on(host, lambda: make_machine(host, changed))
+        self._made[host] = self._on(host, lambda: self._hosts[host].machine(changed))
         self.machine[host] = _There(self._hosts[host], self._made[host])
 
     def until(self, holds: Callable[[], object]) -> None:

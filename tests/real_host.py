@@ -14,26 +14,26 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from agents.bonds import Bonds
 from agents.isolation import record, syscalls
-from agents.machine import VSERVERS, RealMachine
+from agents.machine import RUN, VSERVERS, RealMachine
+from agents.peers import UdpPeers
 from agents.replication.channel import Channel
 from agents.replication.receive import authorized_line
 from failover.lab.cgroups import Group, of_this_machine
+from failover.model import Cluster, Host
 from tests import sshd, trees
 from tests.trees import unique, wait_until
 from tests.wires import Wires
 
-ETC, RUN = Path("/etc/failover"), Path("/run/failover")
+CLUSTER = "test"
+ETC = Path("/etc/failover")
 OWN = (Path("/run"), VSERVERS, ETC)  # file systems of the host's own
 T = TypeVar("T")
 
 
-def make_machine(host: str, changed: Callable[[], None] = lambda: None) -> RealMachine:
-    return RealMachine(host, changed)
-
-
 class RealHost:
-    """`spawner`, `guard`: its processes."""
+    """`spawner`, `guard`: its processes; `peers`: through which its agents speak with other hosts."""
 
     def __init__(self, name: str, netns: Path, address: str) -> None:
         self.name, self.address = name, address
@@ -43,6 +43,8 @@ class RealHost:
         self._stack = ExitStack()
         self.spawner: subprocess.Popen[bytes]
         self.guard: subprocess.Popen[bytes]
+        self.peers: UdpPeers
+        self._changed: Callable[[], None] = lambda: None
         self._cgroups.make()
         try:
             self(self._begin)
@@ -52,6 +54,11 @@ class RealHost:
 
     def __call__(self, work: Callable[[], T]) -> T:
         return self._thread.submit(work).result()
+
+    def machine(self, changed: Callable[[], None] = lambda: None) -> RealMachine:
+        """For the next agent. To be called on the host, as all of its calls."""
+        self._changed = changed
+        return RealMachine(self.name, changed, Bonds(RUN, longest_s=0.0), self.peers)
 
     def close(self) -> None:
         self(self._stack.close)
@@ -72,6 +79,9 @@ class RealHost:
         self.spawner = self._stack.enter_context(trees.spawner(record.RUN))
         self.guard = subprocess.Popen([sys.executable, "-m", "agents.guard", "--directory", str(RUN)])
         self._stack.callback(self._end_guard)
+        cluster = Cluster(CLUSTER, {self.name: Host(self.name, self.address)}, {})
+        self.peers = UdpPeers(self.name, cluster, "user:secret", lambda: self._changed())
+        self._stack.callback(self.peers.close)
         wait_until((RUN / "guard.sock").exists, "the guard listens")
 
     def _end_guard(self) -> None:

@@ -11,11 +11,11 @@ import pytest
 from agents import network
 from agents.isolation import vserver as isolation
 from agents.isolation.vserver import Settings
-from agents.machine import LEAVING, VSERVERS, RealMachine
+from agents.machine import LEAVING, VSERVERS
 from agents.steps import Seen, SeenVserver, Start, Stop, Thaw
 from failover.model import Assignment, Check, Cluster, Host, State, Told, Vserver, Want
 from tests import trees
-from tests.real_host import make_machine, real_hosts
+from tests.real_host import RealHost, real_hosts
 from tests.trees import unique, wait_until
 
 pytestmark = pytest.mark.needs("root", "busybox", "nft")
@@ -34,8 +34,8 @@ WEB = f"busybox httpd -f -p 80 -h /var & echo $! > /httpd; {trees.IDLE}"
 class Alpha:
     """What its agent is told and sees of a vserver which is to run there."""
 
-    def __init__(self, machine: RealMachine) -> None:
-        self.machine = machine
+    def __init__(self, host: RealHost) -> None:
+        self.host, self.machine = host, host.machine()
         self.vserver = Vserver(unique(), "alpha", ("beta",), ("10.9.0.101/24",))
         self.tree = VSERVERS / self.vserver.name
         self.word = Assignment(self.vserver.name, "alpha", 7)
@@ -70,8 +70,8 @@ class Alpha:
 def on_alpha(play: Callable[[Alpha], None]) -> Callable[[], None]:
     """The test on a host of its own."""
 
-    def body() -> None:
-        alpha = Alpha(make_machine("alpha"))
+    def body(host: RealHost) -> None:
+        alpha = Alpha(host)
         try:
             play(alpha)
         finally:
@@ -81,7 +81,7 @@ def on_alpha(play: Callable[[Alpha], None]) -> Callable[[], None]:
 
     def test() -> None:
         with real_hosts("alpha") as hosts:
-            hosts["alpha"](body)
+            hosts["alpha"](lambda: body(hosts["alpha"]))
 
     test.__name__, test.__doc__ = play.__name__, play.__doc__
     return test
@@ -143,7 +143,7 @@ def test_who_has_started_it_is_known_also_to_the_next_agent(alpha: Alpha) -> Non
     alpha.told()
     alpha.start()
     assert not alpha.see().by_hand
-    alpha.machine = make_machine("alpha")
+    alpha.machine = alpha.host.machine()
     alpha.told(owner="beta", epoch=8)
     assert not alpha.see().by_hand
 
@@ -158,7 +158,7 @@ def test_a_copy_started_by_hand_is_seen_so_from_its_first_epoch_on(alpha: Alpha)
     assert (alpha.see().by_hand, alpha.see().by_hand_epoch) == (True, 8)
     alpha.told(epoch=10, owner="alpha")  # adopted
     alpha.see()
-    alpha.machine = make_machine("alpha")
+    alpha.machine = alpha.host.machine()
     alpha.told(epoch=11, owner="beta")
     assert not alpha.see().by_hand
 

@@ -5,12 +5,14 @@ What the simulator says of the cluster is worth as much as this suite and test_m
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agents.steps import Demote, Freeze, Kill, SeenVserver, Ship, Start, Stop, Thaw, Tree
+from agents.promise import Answer, Question
+from agents.steps import Bond, Demote, Freeze, Kill, SeenVserver, Ship, Start, Stop, Thaw, Tree
 from failover.model import Check, Replica, State, Want
 from tests.machines import Machines
 
@@ -329,13 +331,108 @@ def test_a_copy_that_was_adopted_is_by_hand_no_more(machines: Machines) -> None:
     assert not machines.see().by_hand
 
 
+# --- promises ---------------------------------------------------------------------------------------------------------
+
+
+def promise(machines: Machines, length_s: float) -> Bond:
+    """To beta, by alpha."""
+    bond = Bond("beta", 8, machines.machine["alpha"].now() + length_s)
+    assert machines.machine["alpha"].promise(machines.vserver.name, bond)
+    return bond
+
+
+def test_what_is_promised_is_not_started_until_that_is_over(machines: Machines) -> None:
+    bond = promise(machines, 1.0)
+    assert machines.see().bond == bond
+    seen = machines.start()
+    assert is_gone(seen)
+    assert (seen.failures, seen.failed) == ((), {})
+    machines.until(lambda: machines.machine["alpha"].now() > bond.until)
+    assert machines.start().state is State.RUNNING
+
+
+def test_what_is_promised_is_not_thawed_until_that_is_over(machines: Machines) -> None:
+    machines.start()
+    machines.do(Freeze(machines.vserver.name))
+    bond = promise(machines, 1.0)
+    assert machines.do(Thaw(machines.vserver.name)).state is State.FROZEN
+    machines.until(lambda: machines.machine["alpha"].now() > bond.until)
+    assert machines.do(Thaw(machines.vserver.name)).state is State.RUNNING
+
+
+def test_a_promise_outlives_the_agent_and_is_never_shortened(machines: Machines) -> None:
+    bond = promise(machines, 30.0)
+    promise(machines, 1.0)
+    machines.new_agent()
+    machines.told()
+    assert machines.see().bond == bond
+    assert is_gone(machines.start())
+
+
+def test_nothing_is_promised_while_a_start_is_under_way(machines: Machines) -> None:
+    with machines.slow_start():
+        machines.begin(Start(machines.vserver, 7, "alpha"))
+        bond = Bond("beta", 8, machines.machine["alpha"].now() + 1.0)
+        assert not machines.machine["alpha"].promise(machines.vserver.name, bond)
+    machines.until(lambda: not machines.see().busy)
+    assert machines.see().state is State.RUNNING
+
+
+def test_what_others_have_promised_lets_it_run_beyond_the_lease_and_no_longer(machines: Machines) -> None:
+    machines.start()
+    machines.told(lease_s=1.0)
+    assert machines.hears(lease_s=-1.0, promised_s=2.0)
+    machines.elapse(1.1)
+    assert machines.see().state is State.RUNNING
+    machines.until(lambda: machines.see().state is State.FROZEN)
+
+
+def test_what_others_have_promised_thaws_nothing(machines: Machines) -> None:
+    machines.start()
+    machines.told(lease_s=0.2)
+    machines.until(lambda: machines.see().state is State.FROZEN)
+    machines.hears(lease_s=-1.0, promised_s=2.0)
+    machines.elapse(0.2)
+    assert machines.see().state is State.FROZEN
+
+
+def test_what_was_published_is_recalled_by_the_next_agent(machines: Machines) -> None:
+    machines.told(epoch=9)
+    machines.new_agent()
+    told = machines.machine["alpha"].recall()
+    assert (told.host, told.assignments[machines.vserver.name].epoch) == ("alpha", 9)
+
+
+def test_a_question_is_heard_and_its_answer_counts_once(machines: Machines) -> None:
+    alpha, beta, name = machines.machine["alpha"], machines.machine["beta"], machines.vserver.name
+    machines.told("beta")
+    numbers, heard = itertools.count(1), list[Any]()
+
+    def asked() -> list[Any]:
+        """Until one has not been lost on its way."""
+        alpha.ask("beta", Question(next(numbers), 5.0, {name: 7}))
+        machines.elapse(0.1)
+        heard.extend(beta.heard())
+        return heard
+
+    machines.until(asked)
+    source, question = heard[-1]
+    assert (source, question.length_s, question.epochs) == ("alpha", 5.0, {name: 7})
+    answer = Answer(question.number, 5.0, (name,))
+    for _ in range(3):
+        beta.answer("alpha", answer)
+    machines.elapse(0.2)
+    assert alpha.heard() == (("beta", answer),)
+    assert beta.heard() == ()
+
+
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_seen_of_a_name_that_nobody_knows(machines: Machines) -> None:
     machines.new_agent()
-    seen = machines.machine["alpha"].observe(["nobody"])
-    assert seen.vservers == {"nobody": SeenVserver()}
+    seen = machines.machine["alpha"].observe(["nobody"]).vservers["nobody"]
+    assert replace(seen, bond=None) == SeenVserver()
 
 
 def test_a_host_says_what_it_has_and_when_it_is_shut_down(machines: Machines) -> None:

@@ -5,16 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from failover.model import Assignment, Event, Kind, Want
-from failover.plan.board import Board, alive, has_obeyed, vouched
+from failover.plan.board import Board, alive, has_obeyed, hosts_of, may_follow, vouched
 from failover.store import Change
 
 
 def assign(board: Board, new: Assignment, because: str) -> Change:
     """`new` as the next epoch. Whatever is decided after it in this planning sees it."""
-    decided = replace(new, epoch=new.epoch + 1, because=because, at=board.now)
+    decided = replace(_knowing(board, new), epoch=new.epoch + 1, because=because, at=board.now)
     event = Event(_kind(board, decided), board.now, because, decided.vserver, decided.owner, decided.epoch)
     board.put(decided)
     return Change(assignments=(decided,), events=(event,))
+
+
+def _knowing(board: Board, new: Assignment) -> Assignment:
+    """With the hosts that may run it now, and those that may follow its owner until it knows them."""
+    before, vserver = board.words.get(new.vserver), board.view.cluster.vservers.get(new.vserver)
+    if before is None or vserver is None:
+        return replace(new, hosts=hosts_of(vserver, new.owner) if vserver else ())
+    let_go = before.owner != new.owner and (alive(board.view, before.owner) or vouched(board.view, before.owner))
+    return replace(
+        new,
+        hosts=hosts_of(vserver, new.owner),
+        known_hosts=() if let_go else may_follow(board.view, before),
+    )
 
 
 def stays(board: Board, word: Assignment, because: str) -> Change:

@@ -1,11 +1,10 @@
 """The machine of a simulated host, as its agent knows it: what it sees, and how a step is performed.
 
 Rule 1: `begin` never waits. A step takes its time; one step of a name at a time per vserver, and of those that change
-        its life (start, stop, kill, demote) one in all.
+        its life (start, stop, kill, demote) one in all. What is shipped is sender.py's.
 Rule 2: what a step came to is kept in this object only, and goes with the agent's process.
 Rule 3: a start that finds another word or the lease over is dropped before it does anything; if it is done by then, it
         leaves nothing, like one that fails. What runs is left as it is.
-Rule 4: no round is the last one of what runs, or has run since the round began.
 These are the promises of agents/machine.py, which performs the same steps on a real host.
 """
 
@@ -15,10 +14,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
+from agents.promise import Answer, Message, Question
 from agents.steps import (
     FAILURES,
+    Bond,
     Demote,
     Failure,
     Freeze,
@@ -26,33 +27,20 @@ from agents.steps import (
     Seen,
     SeenVserver,
     Ship,
-    Shipped,
     Start,
     Step,
     Stop,
     Thaw,
     Tree,
 )
-from failover.errors import FailoverError, Refused, Unreachable, Unsafe
+from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import Assignment, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
+from failover.simulate.letters import Letterbox
+from failover.simulate.sender import TOLD_POLL_S, NotNow, Phase, Sender, Wait
 
-TOLD_WAIT_S, TOLD_POLL_S = 2.0, 0.1  # so long the receiving end waits for the word that the sender obeys
 CHECK_S = 15.0  # a health check fails for so long before it counts, where none is declared
 _ALONE = ("start", "stop", "kill", "demote")
-
-Phase = tuple[float, Callable[[], None]]  # after so many seconds, do this
-
-
-class NotNow(Refused):
-    """A step that could not be done for a reason that passes by itself: it is no failure, and is decided again."""
-
-
-class _Wait(Exception):
-    """What is done now cannot go on yet: try this after a moment."""
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self.action = action
 
 
 class Process(Protocol):
@@ -73,13 +61,21 @@ class SimulatedMachine:
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
         self._failures: dict[str, list[Failure]] = {}
         self._by_hand: dict[str, tuple[int, int]] = {}  # the life of a copy, and the word's epoch at its first sight
-        self.shipped: dict[str, dict[str, Shipped]] = {}
-        self._drafts: dict[tuple[str, str], dict[str, Any]] = {}  # (vserver, target) -> the round under way
         self._marks: dict[str, dict[str, float]] = {}
         self._starts: dict[str, dict[str, float]] = {}  # under way, and no more to be dropped -> their marks
         self._until = float("-inf")
         self._told: Told | None = None
+        self.sender = Sender(body, peer, random, self._word, lambda name: "start" in self._busy[name])
         body.noticed, body.ended = process.wake, self._ended
+        body.bind_if_unknown(self._scene.timing.promise_s)
+        self.letterbox = Letterbox(
+            body.host,
+            body.scene,
+            lambda host: peer(host).letterbox,
+            process.wake,
+            body.scene.random(f"{body.host} says"),
+        )
+        body.letterbox = self.letterbox
 
     def now(self) -> float:
         return self._body.clock.now()
@@ -104,7 +100,7 @@ class SimulatedMachine:
         life, copy = self._body.life(name), self._body.copy(name)
         by_hand = self._is_by_hand(name, life)
         if life.running:
-            self._runs_again(name)
+            self.sender.runs_again(name)
         return SeenVserver(
             life.state,
             copy.kind if copy.complete else Tree.NONE,
@@ -113,13 +109,14 @@ class SimulatedMachine:
             life.prepared,
             tuple(sorted(self._busy.get(name, ()))),
             copy.replica(),
-            shipped=frozen_map(self.shipped.get(name, {})),
+            shipped=frozen_map(self.sender.shipped.get(name, {})),
             failed=frozen_map(self._failed.get(name, {})),
             marks=frozen_map(self._marks.get(name, {})),
             failures=tuple(self._failures.get(name, ())),
             failing=self._failing(name, life),
             by_hand=by_hand,
             by_hand_epoch=self._by_hand.get(name, (0, 0))[1],
+            bond=self._body.bond(name),
         )
 
     def _is_by_hand(self, name: str, life: Life) -> bool:
@@ -172,6 +169,8 @@ class SimulatedMachine:
         busy = self._busy.setdefault(name, {})
         if step.name in busy or (step.name in _ALONE and self._is_changing(name)):
             return
+        if isinstance(step, Start | Thaw) and self._body.binds(name):
+            return
         self._judge(name, step)
         regular = isinstance(step, Ship) and not step.final and self._is_regular(name)
         busy[step.name] = regular
@@ -209,7 +208,7 @@ class SimulatedMachine:
     def _do(self, name: str, step: Step, action: Callable[[], None], rest: list[Phase], regular: bool) -> None:
         try:
             action()
-        except _Wait as wait:
+        except Wait as wait:
             self._next(name, step, [(TOLD_POLL_S, wait.action), *rest], regular)
         except NotNow:
             self._undo(step)
@@ -231,7 +230,7 @@ class SimulatedMachine:
     def _over(self, name: str, step: Step, failure: str, regular: bool) -> None:
         self._busy[name].pop(step.name, None)
         if isinstance(step, Ship):
-            self._drafts.pop((name, step.target), None)
+            self.sender.over(step)
         elif isinstance(step, Start):
             self._starts.pop(name, None)
         failed = self._failed.setdefault(name, {})
@@ -270,7 +269,7 @@ class SimulatedMachine:
             case Demote():
                 return [(0.05, partial(self._body.demote, step.vserver, step.epoch, step.generation))]
             case Ship():
-                return self._ship(step)
+                return self.sender.phases(step)
 
     # --- starting and stopping ----------------------------------------------------------------------------------------
 
@@ -292,7 +291,7 @@ class SimulatedMachine:
         if not self._body.life(name).running:
             self._run(step)
         self._marks[name] = marks | {"started": self._body.clock.wall()}
-        self._runs_again(name)
+        self.sender.runs_again(name)
 
     def _run(self, step: Start) -> None:
         name, traits = step.vserver.name, self._scene.traits_of(step.vserver.name)
@@ -306,11 +305,6 @@ class SimulatedMachine:
         if told is not None and told.epoch > step.epoch:
             self._scene.breach(4, f"{self._host} starts {name} under epoch {step.epoch}; it was told {told.epoch}")
         self._body.run(name, step.epoch)
-
-    def _runs_again(self, name: str) -> None:
-        """No generation is the last one any more."""
-        shipped = self.shipped.get(name, {})
-        shipped.update({host: replace(last, final=False) for host, last in shipped.items() if last.final})
 
     def _check_word(self, step: Start) -> None:
         """A start may have waited long: the word that it obeys must be the present one, and the lease must run."""
@@ -338,101 +332,22 @@ class SimulatedMachine:
         if self.now() < self._until:
             self._body.thaw(name)
 
-    # --- shipping -----------------------------------------------------------------------------------------------------
-
-    def _ship(self, step: Ship) -> list[Phase]:
-        draft: dict[str, Any] = {"began": self.now(), "life": self._body.life(step.vserver.name).number}
-        self._drafts[step.vserver.name, step.target] = draft
-        return [
-            (0.0, partial(self._noting, step, draft, partial(self._read, step, draft))),
-            (self._random.uniform(0.1, 1.0), partial(self._noting, step, draft, partial(self._arrive, step, draft))),
-        ]
-
-    def _noting(self, step: Ship, draft: Mapping[str, Any], action: Callable[[], None]) -> None:
-        """A round that failed is remembered, unless its epoch is over: then it is no failure."""
-        name = step.vserver.name
-        try:
-            action()
-        except FailoverError as error:
-            word = self._word(name)
-            if word is not None and word.epoch != step.epoch:
-                raise NotNow(f"epoch {step.epoch} is over") from error
-            before = self._before(step, draft)
-            self._note(step, replace(before, because=str(error), tried_at=self.now()))
-            raise
-
-    def _before(self, step: Ship, draft: Mapping[str, Any]) -> Shipped:
-        known = self.shipped.get(step.vserver.name, {}).get(step.target)
-        return known or Shipped(0, step.epoch, draft["began"], rounds=0)
-
-    def _note(self, step: Ship, shipped: Shipped) -> None:
-        self.shipped.setdefault(step.vserver.name, {})[step.target] = shipped
-
-    def _reach(self, target: str) -> Body:
-        links, other = self._scene.links, self._peer(target)
-        if not (links.reaches(self._host, target) and links.reaches(target, self._host)) or not other.powered:
-            raise Unreachable(f"{target} cannot be reached")
-        if other.stalled:
-            raise Unreachable(f"{target} does not answer")
-        return other
-
-    def _read(self, step: Ship, draft: dict[str, Any]) -> None:
-        name = step.vserver.name
-        copy, life = self._body.copy(name), self._body.life(name)
-        self._reach(step.target)
-        self._body.may_be_read()
-        if copy.kind is not Tree.LIVE:
-            raise Refused(f"there is no live tree of {name} here")
-        if step.final and (life.running or "start" in self._busy[name]):
-            raise Refused(f"{name} runs: this cannot be the last round")
-        draft["content"] = copy.content
-
-    def _arrive(self, step: Ship, draft: dict[str, Any], waited_s: float = 0.0) -> None:
-        name, copy = step.vserver.name, self._body.copy(step.vserver.name)
-        other = self._reach(step.target)
-        self._body.may_be_read()
-        word = other.told.assignments.get(name) if other.told else None
-        if (word is None or word.epoch < step.epoch) and waited_s < TOLD_WAIT_S:
-            again = partial(self._arrive, step, draft, waited_s + TOLD_POLL_S)
-            raise _Wait(partial(self._noting, step, draft, again))
-        if copy.kind is not Tree.LIVE or copy.epoch > step.epoch:
-            raise Unsafe(f"epoch {step.epoch} of {name} is over")
-        if step.final and self._scene.fails(name, "move", self._scene.traits_of(name).fails_move):
-            raise Refused(f"{name} could not be sent to {step.target}")
-        self._receive(step, other, draft)
-
-    def _receive(self, step: Ship, other: Body, draft: Mapping[str, Any]) -> None:
-        name, copy = step.vserver.name, self._body.copy(step.vserver.name)
-        theirs, life = other.copy(name), other.life(name)
-        had = theirs.content | theirs.kept
-        number = max(copy.generation, theirs.generation) + 1
-        done = other.receive(name, self._host, step.epoch, number, draft["content"])
-        if life.running:
-            self._scene.breach(7, f"{self._host} has written into the running tree of {name} on {step.target}")
-        if had - theirs.content - theirs.kept:
-            self._scene.breach(10, f"what only {step.target} had of {name} was overwritten")
-        if other.told is not None and other.told.assignments[name].epoch > step.epoch:
-            self._scene.breach(4, f"{step.target} takes a sync of {name} under epoch {step.epoch}, which is over")
-        copy.generation, copy.epoch = max(copy.generation, done), max(copy.epoch, step.epoch)
-        before, began = self._before(step, draft), draft["began"]
-        rounds = before.rounds + 1 if before.epoch == step.epoch else 1
-        final = step.final and draft["life"] == self._body.life(name).number
-        shipped = Shipped(done, step.epoch, began, final, self.now() - began, rounds, tried_at=began)
-        self._note(step, shipped)
-
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 
-    def hold(self, until: float, told: Told) -> bool:
+    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
         self._told = told
         owned = [name for name, word in told.assignments.items() if word.owner == told.host]
         released = [name for name in owned if not _is_ours(told, name)]
-        was_over = self.now() >= self._until
-        done = self._body.guard.obey(until, [name for name in owned if name not in released], released)
-        if done:
-            self._until = until
-        if was_over or released:
+        later = {name: end for name, end in promised.items() if name in owned and end > until}
+        guard, taken, was_over = self._body.guard, [], self.now() >= self._until
+        if self.now() < until:
+            by_lease = [name for name in owned if name not in released and name not in later]
+            taken.append(guard.obey(until, by_lease, released))
+            self._until = until if taken[0] else self._until
+        taken += [guard.extend(end, [name]) for name, end in sorted(later.items())]
+        if was_over or released or later:
             self._scene.touch()  # the fence opens
-        return done
+        return bool(taken) and all(taken)
 
     def live(self) -> None:
         """The guard hears that this agent does not hang; whoever simulates the hang knows."""
@@ -441,18 +356,36 @@ class SimulatedMachine:
         self._body.told = told
         self._scene.stir()
 
+    def recall(self) -> Told | None:
+        self._told = self._body.told
+        return self._told
+
+    # --- the other hosts ----------------------------------------------------------------------------------------------
+
+    def ask(self, host: str, question: Question) -> None:
+        self.letterbox.ask(host, question)
+
+    def answer(self, host: str, answer: Answer) -> None:
+        self.letterbox.answer(host, answer)
+
+    def heard(self) -> tuple[tuple[str, Message], ...]:
+        return self.letterbox.heard()
+
+    def promise(self, name: str, bond: Bond) -> bool:
+        if any(step in self._busy.get(name, {}) for step in (*_ALONE, "thaw")) or self._body.bonds is None:
+            return False
+        known = self._body.bonds.get(name)
+        until = bond.until if known is None else max(bond.until, known.until)
+        self._body.bonds[name] = replace(bond, until=until)
+        return True
+
     # --- idle time that is left out -----------------------------------------------------------------------------------
 
     def skip(self, length_s: float, regular: Collection[str]) -> None:
         """As if the regular rounds of these vservers had gone on as they went."""
         if self._until > self.now() - length_s:
             self._until += length_s
-        for draft in self._drafts.values():
-            draft["began"] += length_s
-        for name in regular:
-            for host, last in self.shipped.get(name, {}).items():
-                at = last.at if last.because else last.at + length_s
-                self.shipped[name][host] = replace(last, at=at, tried_at=last.tried_at + length_s)
+        self.sender.skip(length_s, regular)
 
     def youngest_failure_s(self) -> float:
         """How long ago something failed last."""
