@@ -9,7 +9,7 @@ Rule 3: power off ends all processes and forgets what was told; the trees stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.steps import Bond, Tree
 from failover.errors import FailoverError, Refused, Unsafe
@@ -127,6 +127,13 @@ class Body:
     def bind_if_unknown(self, longest_s: float) -> None:
         if self.bonds is None:
             self.bonds, self.unknown = {}, Bond("", 0, self.clock.now() + longest_s)
+
+    def skip_bonds(self, length_s: float) -> None:
+        """As if what it has promised had been asked for again all the time."""
+        before = self.clock.now() - length_s
+        kept = {} if self.bonds is None else self.bonds
+        for name, bond in kept.items():
+            kept[name] = replace(bond, until=bond.until + length_s) if bond.until > before else bond
 
     def bond(self, name: str) -> Bond | None:
         found = max(self.unknown, (self.bonds or {}).get(name, self.unknown), key=lambda bond: bond.until)

@@ -385,6 +385,7 @@ class SimulatedMachine:
         """As if the regular rounds of these vservers had gone on as they went."""
         if self._until > self.now() - length_s:
             self._until += length_s
+        self._body.skip_bonds(length_s)
         self.sender.skip(length_s, regular)
 
     def youngest_failure_s(self) -> float:
