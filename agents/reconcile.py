@@ -350,7 +350,7 @@ def _describe(case: _Case) -> VserverReport:
         epoch = seen.by_hand_epoch if seen.by_hand else word.epoch
         return VserverReport(seen.state, epoch, seen.since_at, seen.because, by_hand=seen.by_hand)
     if word.want is Want.IGNORED:
-        return VserverReport(seen.state, word.epoch, seen.since_at, seen.because)
+        return VserverReport(seen.state, word.epoch, seen.since_at, seen.because, shipments=_shipments(case))
     because = seen.because
     if case.bound and seen.bond is not None:  # rule 9
         return VserverReport(seen.state, min(seen.bond.epoch, word.epoch - 1), seen.since_at, _promised_to(seen.bond))
@@ -365,20 +365,24 @@ def _describe(case: _Case) -> VserverReport:
         broken or because,
         handed=_handed(case),
         handing_failed=shipping or (case.failed("stop") if word.target else ""),
-        shipments=frozen_map(
-            {
-                backup: Shipment(
-                    shipped.generation,
-                    max(0.0, case.now - shipped.at),
-                    shipped.because,
-                    final=shipped.final and case.gone,
-                )
-                for backup, shipped in seen.shipped.items()
-                if shipped.generation or shipped.because
-            }
-        ),
+        shipments=_shipments(case),
         marks=seen.marks,
         failing=seen.failing,
+    )
+
+
+def _shipments(case: _Case) -> Mapping[str, Shipment]:
+    return frozen_map(
+        {
+            backup: Shipment(
+                shipped.generation,
+                max(0.0, case.now - shipped.at),
+                shipped.because,
+                final=shipped.final and case.gone,
+            )
+            for backup, shipped in case.seen.shipped.items()
+            if shipped.generation or shipped.because
+        }
     )
 
 

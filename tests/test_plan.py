@@ -46,14 +46,30 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(says={"beta": STOPPED_TREE}, unreported=("alpha",), led_at=NOW - 59),
         "hold: alpha, its primary, is waited for",
     ),
+    "what has its tree where it may not run is sent elsewhere first": (
+        view(says={"alpha": STOPPED_TREE}, drained=("alpha",)),
+        ("alpha", "beta", Kind.FIRST),
+    ),
+    "... and has its first start there": (
+        view(
+            word=owned(owner="alpha", target="beta", epoch=1),
+            says={"alpha": VserverReport(State.STOPPED, 1, handed=13)},
+            drained=("alpha",),
+        ),
+        ("beta", None, Kind.FIRST),
+    ),
     "without a tree anywhere nothing is started": (view(), "hold: no host that is up has its tree"),
     "a vserver found running is adopted where it runs": (
         view(says={"gamma": VserverReport(State.RUNNING, 0), "alpha": STOPPED_TREE}),
         ("gamma", None, Kind.ADOPTED),
     ),
-    "a vserver found running twice is left to a person": (
+    "a vserver found running twice goes on where it is preferred": (
         view(says={"gamma": VserverReport(State.RUNNING, 0), "beta": VserverReport(State.RUNNING, 0)}),
-        "hold: it already runs on beta and gamma",
+        ("beta", None, Kind.ADOPTED),
+    ),
+    "... but not while one of the hosts is lost": (
+        view(says={"gamma": VserverReport(State.RUNNING, 0), "beta": VserverReport(State.RUNNING, 0)}, lost=("gamma",)),
+        "hold: it may still run on gamma, which is lost",
     ),
     "an ignored vserver is left alone": (
         view(says={"alpha": STOPPED_TREE}, intent=VserverIntent(want=Want.IGNORED)),
@@ -74,6 +90,18 @@ CASES: dict[str, tuple[View, Expected]] = {
     "the second backup takes over when the first is lost too": (
         view(word=owned(), lost=("alpha", "beta")),
         ("gamma", None, Kind.TAKEOVER),
+    ),
+    "a backup that has been silent since the owner was is not given it": (
+        view(word=owned(), lost=("alpha",), gone_since=NOW - 2, renewed_at=NOW - 1.9, reported_at=NOW - 2),
+        "hold: beta, which would take it over, may be lost together with alpha",
+    ),
+    "... unless it has renewed meanwhile": (
+        view(word=owned(), lost=("alpha",), gone_since=NOW - 2, renewed_at=NOW - 1, reported_at=NOW - 2),
+        ("beta", None, Kind.TAKEOVER),
+    ),
+    "... or must have, for its session is still there": (
+        view(word=owned(), lost=("alpha",), gone_since=NOW - 3, renewed_at=NOW - 2.5, reported_at=NOW - 3),
+        ("beta", None, Kind.TAKEOVER),
     ),
     "a backup on which it failed does not take over": (
         view(word=owned(failed_on=("beta",), at=NOW - 59), lost=("alpha",)),
@@ -104,6 +132,18 @@ CASES: dict[str, tuple[View, Expected]] = {
                 "alpha": VserverReport(State.RUNNING, 6, shipments={"gamma": Shipment(12, 1.0)}),
                 "beta": VserverReport(State.STOPPED, 6),
             },
+        ),
+        ("gamma", None, Kind.TAKEOVER),
+    ),
+    "an owner that has not started it yet when it is lost has shipped nothing either": (
+        view(
+            word=owned(owner="beta", source="alpha", owner_epoch=7, owned_at=NOW - 1),
+            lost=("alpha", "beta"),
+            says={
+                "alpha": VserverReport(State.RUNNING, 6, shipments={"gamma": Shipment(12, 1.0)}),
+                "beta": VserverReport(State.STOPPED, 7),
+            },
+            replicas={"beta": Replica(12, 6)},
         ),
         ("gamma", None, Kind.TAKEOVER),
     ),

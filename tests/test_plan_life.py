@@ -11,6 +11,7 @@ from failover.model import (
     Kind,
     Memory,
     Placement,
+    Replica,
     Shipment,
     Shutdown,
     Stale,
@@ -25,6 +26,7 @@ from tests.views import NOW, V1, Expected, assert_decides, owned, view
 RUNNING = VserverReport(State.RUNNING, 7, shipments={"beta": Shipment(12, 1.0), "gamma": Shipment(12, 1.0)})
 HOMING = replace(V1, failback_s=60.0)
 FLAPPED = Memory({"beta": (NOW - 500, NOW - 300, NOW - 100)})
+FAILED = VserverReport(State.ERROR, 7, because="no init")
 BY_HAND = VserverReport(State.RUNNING, 7, by_hand=True)
 
 # name: (view, the expected word: (owner, target, kind) | "hold: pattern" | None)
@@ -78,6 +80,42 @@ CASES: dict[str, tuple[View, Expected]] = {
     "what failed too often on its owner is moved": (
         view(word=owned(), says={"alpha": replace(RUNNING, state=State.ERROR, because="it ended three times")}),
         ("alpha", "beta", Kind.FIRST),
+    ),
+    "what could not start where it was moved to goes back": (
+        view(word=owned(owner="beta", source="alpha", kind=Kind.PLANNED), says={"beta": FAILED}),
+        ("beta", "alpha", Kind.PLANNED),
+    ),
+    "... from a drain elsewhere, if another host may run it": (
+        view(word=owned(owner="beta", source="alpha", kind=Kind.PLANNED), says={"beta": FAILED}, drained=("alpha",)),
+        ("beta", "gamma", Kind.PLANNED),
+    ),
+    "... or else back all the same": (
+        view(
+            word=owned(owner="beta", source="alpha", kind=Kind.PLANNED),
+            says={"beta": FAILED},
+            drained=("alpha", "gamma"),
+        ),
+        ("beta", "alpha", Kind.PLANNED),
+    ),
+    "... and is not stopped on the way": (
+        view(
+            word=owned(owner="beta", target="alpha", unshipped=True, source="alpha", kind=Kind.PLANNED),
+            says={"beta": replace(FAILED, state=State.STOPPED)},
+            drained=("alpha", "gamma"),
+        ),
+        None,
+    ),
+    "what a taker cannot even begin to start is started elsewhere as it is": (
+        view(
+            word=owned(owner="beta", source="alpha", kind=Kind.TAKEOVER, owner_epoch=7, owned_at=NOW - 5),
+            lost=("alpha",),
+            says={
+                "alpha": VserverReport(State.RUNNING, 6, shipments={"gamma": Shipment(12, 1.0)}),
+                "beta": VserverReport(State.ERROR, 7, because="it cannot read its disk"),
+            },
+            replicas={"beta": Replica(12, 6)},
+        ),
+        ("beta", "gamma", Kind.TAKEOVER),
     ),
     "... as often as declared": (
         view(
@@ -148,6 +186,10 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(word=owned(), lost=("alpha",), says={"beta": BY_HAND}),
         ("beta", None, Kind.ADOPTED),
     ),
+    "... of two such copies the preferred one": (
+        view(word=owned(), lost=("alpha",), says={"gamma": BY_HAND, "beta": BY_HAND}),
+        ("beta", None, Kind.ADOPTED),
+    ),
     "... and when its owner does not run it, once that has let go": (
         view(
             word=owned(),
@@ -176,6 +218,10 @@ CASES: dict[str, tuple[View, Expected]] = {
             says={"beta": BY_HAND, "alpha": VserverReport(State.STOPPED, 7)},
         ),
         ("beta", None, Kind.ADOPTED),
+    ),
+    "... of two copies that of its owner, or else the preferred one": (
+        view(word=owned(want=Want.IGNORED), says={"beta": BY_HAND, "gamma": BY_HAND, "alpha": RUNNING}),
+        ("alpha", None, Kind.FIRST),
     ),
     "what was ignored and may still run on a lost host is started nowhere": (
         view(word=owned(want=Want.IGNORED), says={"beta": BY_HAND}, lost=("beta",)),

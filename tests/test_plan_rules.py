@@ -255,6 +255,15 @@ CASES: dict[str, tuple[View, dict[str, str]]] = {
         world(vs("app", start_after=("db",)), vs("db", "alpha", ("gamma",)), lost=("alpha",)),
         {"db": "gamma", "app": "waits"},
     ),
+    "... also when that waits itself": (
+        world(
+            vs("app", start_after=("db",)),
+            vs("db", "alpha", ("beta",), start_after=("disk",)),
+            vs("disk", "alpha", ("gamma",)),
+            lost=("alpha",),
+        ),
+        {"disk": "gamma", "db": "waits", "app": "waits"},
+    ),
     "... and then starts": (
         world(vs("app", start_after=("db",)), vs("db", "gamma"), lost=("alpha",)),
         {"app": "beta"},
@@ -288,6 +297,10 @@ CASES: dict[str, tuple[View, dict[str, str]]] = {
     ),
     "... empties no drained host": (
         world(vs("v1"), drained=("alpha",), disarmed=True, disarm_in_force=True),
+        {"v1": "waits"},
+    ),
+    "... and starts nothing again": (
+        world(vs("v1"), states={"v1": State.STOPPED}, disarmed=True, disarm_in_force=True),
         {"v1": "waits"},
     ),
     "a disarm is put off until a takeover that has begun is finished": (

@@ -8,7 +8,7 @@ import pytest
 
 from agents.reconcile import describe, reconcile
 from agents.steps import Seen, SeenVserver
-from failover.model import Capacity, Kind, State, Told, VserverReport, Want
+from failover.model import Capacity, Kind, Shipment, State, Told, VserverReport, Want
 from tests.seen import (
     BETAS,
     BY_HAND,
@@ -266,7 +266,7 @@ def test_a_backup_reports_only_its_replica() -> None:
         (
             told(owned(want=Want.IGNORED)),
             replace(CRASHED, failures=failures(3.0, 2.0, 1.0)),
-            VserverReport(State.STOPPED, 7),
+            VserverReport(State.STOPPED, 7, shipments={"beta": Shipment(12, 1.0), "gamma": Shipment(12, 1.0)}),
         ),
         (told(replace(BETAS, want=Want.IGNORED)), RUNS, VserverReport(State.RUNNING, 8)),
     ],
@@ -276,7 +276,7 @@ def test_a_backup_reports_only_its_replica() -> None:
         "a copy that was not started by hand",
         "what this host owns is not by hand",
         "what nobody was given, by hand",
-        "ignored: only its state",
+        "ignored: its state, and what was shipped before",
         "ignored, and another's: only its state",
     ],
 )

@@ -78,6 +78,7 @@ def view(
     up_since: dict[str, float] | None = None,
     gone_since: float = NOW,
     renewed_at: float = NOW,
+    reported_at: float = NOW,
     led_at: float = 0.0,
     memory: Memory | None = None,
 ) -> View:
@@ -87,8 +88,8 @@ def view(
     lost last renewed.
     """
     reports = _reports(word, says or {}, replicas or {}, age or {})
-    for host in leaving:
-        reports[host] = replace(reports[host], leaving=True)
+    for host in HOSTS:
+        reports[host] = replace(reports[host], leaving=host in leaving, store_at=reported_at)
     up = up_since or {}
     hosts = _spoken_of(drained, drained_until, vouched, undrained or {})
     return View(

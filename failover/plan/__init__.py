@@ -57,12 +57,15 @@ def plan(view: View) -> Plan:
         board.later(vouched_from(view, host) or 0.0)
     names = in_order(view.cluster.vservers)
     mode = disarm.mode(view)
-    decisions = [
-        found
-        for name in names
-        if board.words.get(name) is view.assignments.get(name)  # else it has come along with another
-        if (found := decide.decide(board, view.cluster.vservers[name])) is not None
-    ]
+    decisions = []
+    for name in names:
+        if board.words.get(name) is not view.assignments.get(name):
+            continue  # it has come along with another
+        found = decide.decide(board, view.cluster.vservers[name])
+        if found is None and mode is disarm.Mode.DISARMED:
+            found = disarm.held(board, name)
+        if found is not None:
+            decisions.append(found)
     decisions = [disarm.masked(board, mode, found) for found in decisions]
     changes = tuple(found for found in decisions if isinstance(found, Change))
     return Plan(

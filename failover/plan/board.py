@@ -51,6 +51,7 @@ class Board:
         self.again_at = math.inf
         self.mates = _groups(view.cluster)
         self.apart = _both_ways(view.cluster, "apart_from")
+        self.put_off: set[str] = set()  # their start has a host, and waits for a moment
         self.moving_along: frozenset[str] = frozenset()  # they come along with the one that is being judged
         self._load: defaultdict[str, _Load] = defaultdict(_Load)
         self._owned: defaultdict[str, list[str]] = defaultdict(list)  # as the view has it
@@ -147,6 +148,22 @@ class Board:
         long_s = BOOT_S + PROFILES[self.view.cluster.timing].session_s
         long_gone = not lease.alive and self.lost_at(host) - lease.store_at > long_s
         return self.view.led_at + BOOT_S if long_gone else -math.inf
+
+    def heard_at(self, host: str) -> float:
+        """When it last wrote something that we know of, on the store's clock."""
+        lease, report = self.view.leases.get(host), self.view.reports.get(host)
+        return max(lease.store_at if lease else -math.inf, report.store_at if report else -math.inf)
+
+    def falling_with(self, owner: str, host: str) -> bool:
+        """The owner's session has just ended, and this host has not been heard of since either: its session may be the
+        next to end. Until that is known nothing is given to it. Hosts that die together are so lost in no order."""
+        timing = PROFILES[self.view.cluster.timing]
+        gone_at, heard_at = self.heard_at(owner), self.heard_at(host)
+        known_at = heard_at + timing.session_s + 2 * timing.tick_s  # who is alive then has been heard of
+        if self.now < gone_at + timing.session_s or heard_at >= gone_at + MISSED * timing.renew_s:
+            return False
+        self.later(known_at)
+        return self.now < known_at
 
     def lost_at(self, host: str) -> float:
         """When a leader saw that it was lost; now, if this is the first look."""
@@ -273,6 +290,11 @@ def has_obeyed(view: View, word: Assignment) -> bool:
     """Whether the owner has said anything since it became the owner."""
     report = reported(view, word.owner, word.vserver)
     return report is not None and report.epoch >= word.owner_epoch
+
+
+def has_begun(view: View, word: Assignment) -> bool:
+    """Whether the owner may have written anything. As long as its tree is a replica it has started nothing."""
+    return has_obeyed(view, word) and word.vserver not in view.reports[word.owner].replicas
 
 
 def stays_on_shutdown(vserver: Vserver) -> bool:

@@ -41,6 +41,18 @@ def masked(board: Board, mode: Mode, found: Change | Hold) -> Change | Hold:
     return Hold(word.vserver, f"the cluster is disarmed, else: {word.because}", "failover arm")
 
 
+def held(board: Board, name: str) -> Hold | None:
+    """What does not run though it is wanted: nobody starts it while the manager is disarmed."""
+    word = board.view.assignments.get(name)
+    if word is None or word.want is not Want.STARTED or not alive(board.view, word.owner):
+        return None
+    report = own_report(board.view, word)
+    if report is None or report.state is not State.STOPPED:
+        return None
+    because = f": {report.because}" if report.because else ""
+    return Hold(name, f"the cluster is disarmed, and it does not run on {word.owner}{because}", "failover arm")
+
+
 def in_force(board: Board, mode: Mode, changes: tuple[Change, ...]) -> bool:
     """Whether the manager is disarmed from now on."""
     if mode is Mode.DISARMING:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
 from failover.plan.board import BOOT_S, Board, alive, reported
-from failover.plan.found import lives
+from failover.plan.found import found_on, lives, one_of
 from failover.plan.placement import preferred
 from failover.plan.starts import waits_for
 from failover.plan.verdicts import unfit
@@ -17,11 +18,9 @@ from failover.store import Change
 def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     name = vserver.name
     running = [host for host in board.view.reports if lives(reported(board.view, host, name))]
-    if len(running) > 1:
-        return Hold(name, f"it already runs on {' and '.join(running)}", "stop it by hand where it must not run")
-    new = Assignment(name, running[0] if running else "", 0, want=want, owner_epoch=1, owned_at=board.now)
+    new = Assignment(name, "", 0, want=want, owner_epoch=1, owned_at=board.now)
     if running:
-        return _adopted(board, vserver, new)
+        return _adopted(board, vserver, new, running)
     having = _having(board, vserver)
     if not having:
         built = f"build it there: vserver {name} build, on {vserver.primary}"
@@ -37,6 +36,8 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     if able and not here and board.now < booting_at:
         board.later(booting_at)
         return Hold(name, f"{vserver.primary}, its primary, is waited for: it may be slow to boot")
+    if not able and (others := [host for host in vserver.hosts if not reasons[host]]):
+        return _sent(board, vserver, replace(new, owner=having[0]), preferred(board, vserver, others)[0], reasons)
     if not able:
         because = "; ".join(f"{host} {reasons[host] or 'has no tree of it'}" for host in vserver.hosts)
         return Hold(name, f"no host may run it: {because}", f"mend or undrain one of {', '.join(vserver.hosts)}")
@@ -44,16 +45,24 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     return assign(board, replace(new, owner=able[0]), f"first start: {vserver.primary} {why}")
 
 
-def _adopted(board: Board, vserver: Vserver, new: Assignment) -> Change | Hold:
-    host = new.owner
-    if not alive(board.view, host):
-        return Hold(vserver.name, f"it may still run on {host}, which is lost", f"bring {host} back")
-    if host not in vserver.hosts:
-        return Hold(
-            vserver.name, f"it runs on {host}, which may not run it", f"stop it there: vserver {new.vserver} stop"
-        )
-    kept = replace(new, kind=Kind.ADOPTED, pinned=True)
-    return assign(board, kept, f"found running on {host}")
+def _sent(board: Board, vserver: Vserver, new: Assignment, target: str, reasons: Mapping[str, str]) -> Change:
+    """Its tree is where it may not run: it is brought to where it may, and has its first start there."""
+    return assign(board, replace(new, target=target), f"{new.owner} {reasons[new.owner]}: it is sent to {target} first")
+
+
+def _adopted(board: Board, vserver: Vserver, new: Assignment, running: list[str]) -> Change | Hold:
+    name = vserver.name
+    lost = [host for host in running if not alive(board.view, host)]
+    if lost:
+        return Hold(name, f"it may still run on {lost[0]}, which is lost", f"bring {lost[0]} back")
+    host = vserver.primary if vserver.primary in running else one_of(board, vserver, running)
+    if host is None and len(running) == 1 and running[0] in vserver.hosts:
+        host = running[0]  # whatever speaks against it: it is moved away in order
+    if host is None:
+        where = " and ".join(running)
+        return Hold(name, f"it runs on {where}, which may not run it", f"stop it there: vserver {name} stop")
+    kept = replace(new, owner=host, kind=Kind.ADOPTED, pinned=True)
+    return assign(board, kept, found_on(host, running))
 
 
 def _having(board: Board, vserver: Vserver) -> list[str]:

@@ -3,7 +3,8 @@
 Rule 1: an agent does not kill a copy that a person started by hand under the very epoch under which it first saw it. So
         the leader has one turn; its answer is the next epoch, and whoever is not the owner under that one kills.
 Rule 2: an owner that lives is never overruled: it lets go first (`unshipped`), and then the copy is adopted.
-Rule 3: what is ignored is held by no lease. So a lost host on which it may still run must prove more than a lost lease.
+Rule 3: of several copies one goes on: two humans may have helped, and nothing may run twice.
+Rule 4: what is ignored is held by no lease. So a lost host on which it may still run must prove more than a lost lease.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
 from failover.plan.board import Board, alive, own_report, reported, vouched
+from failover.plan.placement import preferred
 from failover.plan.verdicts import cannot_follow, unfit
 from failover.plan.words import assign, give, stays
 from failover.store import Change
@@ -35,18 +37,16 @@ def where_nobody_put_it(board: Board, vserver: Vserver, word: Assignment) -> Cha
     owns = own_report(view, word) if alive(view, word.owner) else None
     if lives(owns) or word.want is not Want.STARTED:
         return stays(board, word, f"it belongs to {word.owner}; a copy was started by hand on {', '.join(copies)}")
-    if len(copies) > 1:
-        return Hold(name, f"it runs on {' and '.join(copies)}", "stop it by hand where it must not run")
-    copy = copies[0]
-    if not _may_keep(board, vserver, copy):
-        return stays(board, word, f"a copy was started by hand on {copy}, which may not run it")
-    if unknown := cannot_follow(board, word, copy):
-        hint = f"bring {word.owner} back, or once it is off: failover fence {word.owner} --confirmed"
-        return Hold(name, f"a copy was started by hand on {copy}, which {unknown}", hint)
+    copy = one_of(board, vserver, [host for host in copies if not cannot_follow(board, word, host)])
+    if copy is None and (kept_off := one_of(board, vserver, copies)) is not None:
+        why = f"a copy was started by hand on {kept_off}, which {cannot_follow(board, word, kept_off)}"
+        return Hold(name, why, f"bring {word.owner} back, or once it is off: failover fence {word.owner} --confirmed")
+    if copy is None:
+        return stays(board, word, f"a copy was started by hand on {' and '.join(copies)}, which may not run it")
     if not alive(view, word.owner):
-        return give(board, replace(word, pinned=True), copy, Kind.ADOPTED, f"found running on {copy}")
+        return give(board, replace(word, pinned=True), copy, Kind.ADOPTED, found_on(copy, copies))
     let_go = replace(word, target=copy, unshipped=True, pinned=True)
-    return assign(board, let_go, f"found running on {copy}; {word.owner} lets go of it")
+    return assign(board, let_go, f"{found_on(copy, copies)}; {word.owner} lets go of it")
 
 
 def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold:
@@ -58,14 +58,25 @@ def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | 
         hint = f"bring {gone[0]} back, or once it is off: failover fence {gone[0]} --confirmed"
         return Hold(name, f"it may still run on {gone[0]}, which is lost", hint)
     running = [host for host in running if alive(view, host)]
-    if len(running) > 1:
-        return Hold(name, f"it runs on {' and '.join(running)}", "stop it by hand where it must not run")
     word = replace(word, target=None, unshipped=False)
-    if running and running[0] != word.owner and _may_keep(board, vserver, running[0]):
-        kept = replace(word, owner=running[0], source=None, kind=Kind.ADOPTED, pinned=True, owned_at=board.now)
+    copy = None if word.owner in running else one_of(board, vserver, running)
+    if copy is not None:
+        kept = replace(word, owner=copy, source=None, kind=Kind.ADOPTED, pinned=True, owned_at=board.now)
         kept = replace(kept, owner_epoch=word.epoch + 1)
-        return assign(board, kept, f"found running on {running[0]}")
+        return assign(board, kept, found_on(copy, running))
     return assign(board, word, f"wanted {word.want}")
+
+
+def one_of(board: Board, vserver: Vserver, running: list[str]) -> str | None:
+    """Which of several copies goes on, when none of them is the owner's: the preferred one of those that may. The trees
+    of the others are kept aside like that of a former owner."""
+    able = preferred(board, vserver, [host for host in running if _may_keep(board, vserver, host)])
+    return able[0] if able else None
+
+
+def found_on(copy: str, copies: list[str]) -> str:
+    others = [host for host in copies if host != copy]
+    return f"found running on {copy}" + (f", and on {' and '.join(others)}, where it ends" if others else "")
 
 
 def _may_keep(board: Board, vserver: Vserver, host: str) -> bool:

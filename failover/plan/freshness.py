@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from failover.model import Vserver
-from failover.plan.board import Board, alive, has_obeyed, reported
+from failover.plan.board import Board, alive, has_begun, has_obeyed, reported
 from failover.timing import PROFILES
 
 
@@ -13,16 +13,17 @@ def age_of(board: Board, vserver: Vserver, host: str) -> float | None:
     """Seconds between the last moment at which the replica was known to be complete and now, or the end of the
     owner's lease if that is lost. None: unknown. Both ends are on the store's clock or on one host's own clock.
 
-    An owner that was lost before it said a word has shipped nothing: what counts is what the owner before it shipped,
-    and how long the lost one may have run it unseen.
+    An owner that never started it has shipped nothing: what counts is what the owner before it shipped, and if it is
+    lost, how long it may have run it unseen.
     """
     view = board.view
     word = view.assignments.get(vserver.name)
     if word is None:
         return None
-    if has_obeyed(view, word) or word.source is None:
+    if has_begun(view, word) or word.source is None:
         return _shipped(board, vserver, host, word.owner)
-    unseen_s = max(0.0, _end(board, word.owner) - word.owned_at)
+    told_so = alive(view, word.owner) and has_obeyed(view, word)
+    unseen_s = 0.0 if told_so else max(0.0, _end(board, word.owner) - word.owned_at)
     before_s = 0.0 if host == word.source else _shipped(board, vserver, host, word.source)
     return None if before_s is None else before_s + unseen_s
 

@@ -6,7 +6,7 @@ nobody knows the owner, or it may only be booting     wait
 it was in error there                                  it stays in error: a person says what next
 it was handed over whole, then the owner was lost      the target has it
 it was shut down in order, and waits for its host      wait (`on_host_shutdown`)
-a host may run it                                      the preferred one takes it over
+a host may run it                                      the preferred one takes it over, unless it falls with the owner
 only replicas that are too old are left                `when_stale`: wait, ask, or take the newest
 """
 
@@ -90,6 +90,9 @@ def _taken_over(board: Board, vserver: Vserver, word: Assignment, accepted: Move
     if word.want is Want.STARTED and (waiting := waits_for(board, vserver)):
         return Hold(vserver.name, waiting)
     chosen = preferred(board, vserver, able)[0]
+    if accepted is None and board.falling_with(word.owner, chosen):
+        board.put_off.add(vserver.name)
+        return Hold(vserver.name, f"{chosen}, which would take it over, may be lost together with {word.owner}")
     last = own_report(board.view, word)
     shipment = last.shipments.get(chosen) if last else None
     whole = shipment is not None and shipment.final and board.leaving(word.owner)

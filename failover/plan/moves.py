@@ -23,7 +23,7 @@ from failover.model import (
     VserverReport,
     Want,
 )
-from failover.plan.board import Board, alive, own_report, rank
+from failover.plan.board import Board, alive, has_begun, own_report, rank
 from failover.plan.lost import way_out
 from failover.plan.placement import preferred
 from failover.plan.verdicts import broken_rule, judge, judge_move, unfit
@@ -36,16 +36,36 @@ from failover.store import Change
 def handing_over(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | None:
     assert word.target is not None
     stay = replace(word, target=None, unshipped=False, accept_loss=False)
-    hopeless = "" if _is_adopted(board, word) else unfit(board, vserver, word.target)
+    hopeless = "" if _is_adopted(board, word) or _goes_back(board, word) else unfit(board, vserver, word.target)
     if hopeless:
         return assign(board, stay, f"the move was given up: {word.target} {hopeless}")
     if report.handed is not None:
-        kind = Kind.TAKEOVER if word.accept_loss else Kind.ADOPTED if _is_adopted(board, word) else Kind.PLANNED
-        return give(board, word, word.target, kind, word.because, accept_loss=word.accept_loss)
+        return give(board, word, word.target, _kind(board, word), word.because, accept_loss=word.accept_loss)
     if report.handing_failed:
         failed = f"the move to {word.target} failed and it stays on {word.owner}: {report.handing_failed}"
         return assign(board, replace(stay, unreached=_with(word.unreached, word.target)), failed)
     return None
+
+
+def _goes_back(board: Board, word: Assignment) -> bool:
+    """Whether it returns from a host that could not start it: whatever speaks against where it was, it ran there."""
+    back = word.target == word.source and word.unshipped and word.kind is Kind.PLANNED
+    return back and _may_take_back(board, word)
+
+
+def _may_take_back(board: Board, word: Assignment) -> bool:
+    return word.source is not None and alive(board.view, word.source) and not board.leaving(word.source)
+
+
+def _kind(board: Board, word: Assignment) -> Kind:
+    """Of a change of owner with the owner's help."""
+    if word.epoch == 1:
+        return Kind.FIRST  # it never ran where its tree was
+    if word.accept_loss:
+        return Kind.TAKEOVER
+    if _is_adopted(board, word):
+        return Kind.ADOPTED
+    return Kind.TAKEOVER if word.unshipped and word.kind is Kind.TAKEOVER else Kind.PLANNED
 
 
 def _is_adopted(board: Board, word: Assignment) -> bool:
@@ -100,19 +120,40 @@ def in_error(
         return assign(board, forgiven(word), "an operator says: try again")
     failed_on = _with(word.failed_on, word.owner)
     back = word.source if word.kind is Kind.PLANNED and word.source not in word.failed_on else None
-    if back and back in vserver.hosts and alive(board.view, back):
-        tried = replace(word, target=back, unshipped=True, failed_on=failed_on)
-        return assign(board, tried, f"{word.owner} could not start it ({report.because}); it goes on at {back}")
+    if back and back in vserver.hosts and _may_take_back(board, word):
+        return _returned(board, vserver, replace(word, failed_on=failed_on), back, report.because)
     why = f"{word.owner} cannot {'start' if word.want is Want.STARTED else 'stop'} it: {report.because}"
     recent = tuple(at for at in word.failed_at if at > board.now - vserver.restart.within_s)
     if word.want is Want.STARTED and len(recent) < vserver.restart.moves:
         asked = replace(word, failed_on=failed_on, failed_at=(*recent, board.now), pinned=False)
-        moved = leave(board, vserver, asked, f"it failed on {word.owner} ({report.because})")
+        failed = f"it failed on {word.owner} ({report.because})"
+        moved = _passed_on(board, vserver, asked, failed) or leave(board, vserver, asked, failed)
         if isinstance(moved, Change):
             return moved
         why = moved.because
     hint = f"mend it, then: failover start {vserver.name}; or {way_out(board, vserver, word)}"
     return Hold(vserver.name, why, hint)
+
+
+def _returned(board: Board, vserver: Vserver, word: Assignment, back: str, why: str) -> Change:
+    """It could not start where it was moved to. Was it to leave where it was, another host is tried first."""
+    if unfit(board, vserver, back):
+        moved = leave(board, vserver, word, f"{word.owner} could not start it ({why})")
+        if isinstance(moved, Change):
+            return moved
+    returning = replace(word, target=back, unshipped=True)
+    return assign(board, returning, f"{word.owner} could not start it ({why}); it goes on at {back}")
+
+
+def _passed_on(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | None:
+    """An owner that took it over and never started it need ship nothing: another replica is as good as it was."""
+    if word.source is None or has_begun(board.view, word):
+        return None
+    others = [host for host in vserver.hosts if host != word.owner]
+    able = preferred(board, vserver, [host for host in others if judge(board, vserver, host).may])
+    if not able:
+        return None
+    return assign(board, replace(word, target=able[0], unshipped=True), f"{why}; {able[0]} starts its replica instead")
 
 
 def repair(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | None:

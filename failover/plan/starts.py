@@ -11,6 +11,9 @@ LONGEST_S = 60.0  # an order of starts must not become an outage
 def waits_for(board: Board, vserver: Vserver) -> str:
     """Why its start is put off for another's; empty when it is not."""
     for other in vserver.start_after:
+        if other in board.put_off:
+            board.put_off.add(vserver.name)
+            return f"it starts after {other}, which waits itself"
         word = board.words.get(other)
         if word is None or word.want is not Want.STARTED or not alive(board.view, word.owner):
             continue  # what cannot run now is not waited for
@@ -18,5 +21,6 @@ def waits_for(board: Board, vserver: Vserver) -> str:
         over_at = word.at + LONGEST_S
         if (report is None or report.state is State.STOPPED) and board.now < over_at:
             board.later(over_at)
+            board.put_off.add(vserver.name)
             return f"it starts after {other}, which does not run yet"
     return ""

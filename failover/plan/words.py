@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from failover.model import Assignment, Event, Kind, Want
-from failover.plan.board import Board, alive, has_obeyed, hosts_of, may_follow, vouched
+from failover.plan.board import Board, alive, has_begun, hosts_of, may_follow, vouched
 from failover.store import Change
 
 
@@ -48,7 +48,7 @@ def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *,
         target=None,
         unshipped=False,
         kind=kind,
-        source=word.owner if has_obeyed(board.view, word) else word.source,
+        source=word.owner if has_begun(board.view, word) else word.source,
         owner_epoch=word.epoch + 1,
         accept_loss=accept_loss,
         again=False,

@@ -31,7 +31,9 @@ ORDERS: Mapping[str, Callable[[View, Event], Order]] = {
     "clear": lambda view, event: orders.clear(view, event.vserver),
     "takeover": lambda view, event: orders.takeover(view, event.host, confirmed_off="--confirmed-off" in event.options),
     "fence": lambda view, event: orders.fence(view, event.host),
-    "drain": lambda view, event: orders.drain(view, event.host),
+    "drain": lambda view, event: orders.drain(
+        view, event.host, until_at=view.now + event.length_s if "--until" in event.options else None
+    ),
     "undrain": lambda view, event: orders.undrain(view, event.host),
     "disarm": lambda view, event: orders.disarm(view),
     "arm": lambda view, event: orders.arm(view),

@@ -49,7 +49,7 @@ class Event:
     length_s: float = 0.0  # how long, or by how much a clock jumps
     drift: float = 0.0  # a share: 0.01 is one second in a hundred too many
     size_bytes: int = 0
-    options: tuple[str, ...] = ()  # "--accept-loss", "--confirmed", "--confirmed-off", "--on"
+    options: tuple[str, ...] = ()  # "--accept-loss", "--confirmed", "--confirmed-off", "--on", "--until"
     cluster: Cluster | None = None  # of apply and add: the cluster as it shall be, if each before it was obeyed
 
 
@@ -108,7 +108,7 @@ COMMANDS: Mapping[str, Shape] = {
     "ignore": _VSERVER,
     "remove": _VSERVER,
     "clear": _VSERVER,
-    "drain": _HOST,
+    "drain": Shape((Kind.HOST,), {"--until": Kind.DURATION}),
     "undrain": _HOST,
     "disarm": Shape(),
     "arm": Shape(),

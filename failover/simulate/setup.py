@@ -126,7 +126,7 @@ def _fill_store(scene: Scene, initial: Initial, *, is_old: bool) -> None:
 
 def _last_report(scene: Scene, initial: Initial, host: str) -> Report:
     """What a host that is off had to say when it was last heard of."""
-    clean = host in initial.down_cleanly
+    clean = host in initial.down_cleanly  # it has shipped all that it had, unless the story says how old a replica is
     said = {}
     for name, owner in initial.owners.items():
         vserver = scene.cluster.vservers.get(name)
@@ -135,7 +135,11 @@ def _last_report(scene: Scene, initial: Initial, host: str) -> Report:
         ran = vserver.want is Want.STARTED and not clean
         ages = initial.replica_age_s.get(name, {})
         shipments = {
-            backup: Shipment(GENERATION, max(0.0, (ages.get(backup) or 0.0) - scene.timing.lease_s))
+            backup: Shipment(
+                GENERATION,
+                max(0.0, (ages.get(backup) or 0.0) - scene.timing.lease_s),
+                final=clean and not ages.get(backup),
+            )
             for backup in vserver.hosts
             if backup != host and ages.get(backup, 0.0) is not None
         }

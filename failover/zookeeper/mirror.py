@@ -2,8 +2,8 @@
 
 Rule 1: a watch says only that something is different; what it is now is read again, and leaves the next watch.
 Rule 2: a record never goes back in time, in whatever order two threads' answers are put down.
-Rule 3: leases change too often to be watched. A lease is read when its host's session comes or goes, or when an
-        operator says something about the host.
+Rule 3: leases change too often to be watched. A lease is read when its host's session comes or goes, when an operator
+        says something about the host, and all are when a session has gone: who else is silent?
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Mirror:
             self._nodes[path] = node
 
     def _leases_in_doubt(self, read: Mapping[str, Node | None]) -> set[str]:
-        """Of hosts that are gone, each time (they may have come and gone again), and of hosts that are new."""
+        """Of hosts that are new; of all while somebody is gone (who may have come and gone again)."""
         alive = {"leases/" + path.removeprefix("alive/") for path in read if path.startswith("alive/")}
         known = {path for path in self.nodes if path.startswith("leases/")}
-        return known ^ alive | known - alive
+        return known | alive if known - alive else alive - known
 
     def _read_inside(self, directories: Iterable[str], *, watch: bool = True) -> dict[str, Node | None]:
         directories = set(directories)
