@@ -57,6 +57,7 @@ class Host:
         self.runs = runs
         self.directory = machine.place.host(name)
         self.group = Group(machine.place.group(name), machine.hierarchies)
+        self.unplugged = self.directory / "unplugged"  # exists while its cable is pulled
 
     # --- its disk
 
@@ -191,7 +192,9 @@ class Host:
             "host": self.name,
             "root": str(self.directory / "root"),
             "fstab": str(self.directory / "fstab"),
-            "link": network.link_commands(self.name, self.machine.place.switch, self.addresses),
+            "link": network.link_commands(
+                self.name, self.machine.place.switch, self.addresses, plugged=not self.unplugged.exists()
+            ),
             "rules": network.store_rules(cuts, self.name) if any(self.name in cut for cut in cuts) else "",
             "door": str(unified / _LEAF / "cgroup.procs"),
             "services": self.runs,
