@@ -48,10 +48,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         link = command(name, text)
         link.add_argument("ends", nargs=2, metavar=("A", "B"), help="hosts, 'store' or 'clients'")
         link.add_argument("--one-way", action="store_true", help="only from A to B")
-    _add_play(command("play", "play a story: on a lab of its own if it has a cluster, else onto the lab", "FILE"))
+    _add_play(command("play", "play stories: on a lab of their own if they have a cluster, else onto the lab"))
 
 
 def _add_play(play: argparse.ArgumentParser) -> None:
+    play.add_argument("files", nargs="+", type=Path, metavar="FILE", help="one after another")
     play.add_argument("--json", action="store_true", help="the outcome as failover simulate --json has it")
     play.add_argument("--speed", type=_factor, default=1.0, metavar="N", help="divide the waits between events by N")
     play.add_argument(

@@ -19,7 +19,7 @@ from failover.lab.later import Later
 LONGEST_S = 60.0
 SETTLED_S = 2.0  # so long nothing has run on it, and nothing was being sent
 POLL_S = 0.25
-_SENDERS = ("rsync", "ssh")
+_SENDER = "rsync"  # the connections beneath it stay open
 
 
 def begin(lab: Lab, name: str, after: Callable[[], None]) -> Later | None:
@@ -64,7 +64,7 @@ def _busy(host: Host) -> bool:
     """Whether a vserver has processes here, or a tree is being sent."""
     groups = (host.group.unified / "vserver").glob("*")
     return any(cgroups.events(group).get("populated") for group in groups if group.is_dir()) or any(
-        _name(pid) in _SENDERS for pid in host.group.pids("init")
+        _name(pid) == _SENDER for pid in host.group.pids("init")
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -65,6 +66,16 @@ class Host:
         """Make its directories and its empty disk."""
         for part in (*_OWN, "system/upper", "system/work", "root"):
             (self.directory / part).mkdir(parents=True)
+        self._format()
+
+    def renew(self) -> None:
+        """Its disk is empty again, its cable plugged in, and its daemons remember nothing; it must have no power."""
+        self.unplugged.unlink(missing_ok=True)
+        for entry in (self.directory / "state").iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self._format()
+
+    def _format(self) -> None:
         with (self.directory / "disk.img").open("wb") as image:
             image.truncate(_bytes(self.machine.disk))
         quiet = {"ext4": "-qF", "btrfs": "-qf", "xfs": "-qf"}[self.machine.fs]

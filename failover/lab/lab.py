@@ -87,6 +87,27 @@ class Lab:
                 self.await_store(timeout_s)
             self.place.ready.touch()
 
+    def renew(self, hosts: Sequence[str], text: str, timeout_s: float = 60.0) -> None:
+        """Every host of the cluster loses its power, its disk and its faults; `hosts` boot anew with another cluster
+        file. For a lab whose store is apart: that stays as it is, so the cluster needs another name."""
+        for name in self.real_hosts:
+            host = self.host(name)
+            if host.powered:
+                self.power_off(name)
+            host.renew()
+            replace_file(host.directory / "etc/cluster.yaml", text)
+        for source, target in self.switch.cuts():
+            self.switch.mend(source, target)
+        for server in self.servers:
+            self.host(server).hold("zookeeper", down=False)
+            replace_file(self.host(server).directory / "etc/cluster.yaml", text)
+        with self._locked(fcntl.LOCK_SH) as lock:
+            booting = [(self.host(name), self.host(name).power_on(lock, set())) for name in hosts]
+            for host, process in booting:
+                host.booted(process)
+        self.await_services(timeout_s)
+        self.await_store(timeout_s)
+
     def down(self) -> None:
         """Take away all that exists of it; harmless when nothing does."""
         if not self.place.directory.exists() and not self._remains():

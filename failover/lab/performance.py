@@ -6,7 +6,6 @@
 Rule 1: a command is given as an operator gives it, without waiting for what becomes of it; its exit code says whether
         it was refused.
 Rule 2: what is expected is waited for, but no longer than the story would, and GRACE_S.
-Rule 3: nothing is left behind, whatever happens.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from collections.abc import Callable
 from functools import partial
 
 from agents.command import CommandFailed
-from failover.errors import FailoverError, Refused
+from failover.errors import FailoverError
 from failover.lab import cgroups, faults, judge, logs
 from failover.lab.ability import refuse
 from failover.lab.caller import Caller
+from failover.lab.lab import Lab
 from failover.lab.later import Later
 from failover.lab.pace import LONGEST_S, Pace, lasts, paced, timing
 from failover.lab.play import in_time
@@ -39,20 +39,16 @@ Say = Callable[[str], None]
 
 
 def perform(
-    opened: Opened, name: str, say: Say, *, speed: float = 1.0, longest_s: float = LONGEST_S
+    opened: Opened, lab: Lab, cluster: str, say: Say, *, speed: float = 1.0, longest_s: float = LONGEST_S
 ) -> tuple[Outcome, tuple[str, ...]]:
-    """The outcome, and its differences from what is expected. `speed`: divides the waits between events."""
+    """The outcome, and its differences from what is expected. `speed`: divides the waits between events.
+
+    `lab`: down, or up from the story before; the caller takes it away. `cluster`: a name of its own for this story.
+    """
     refuse(opened)
-    pace = paced(opened.story, longest_s)
-    stage = Stage(opened, name, timing(opened.story))
-    if stage.lab.place.directory.exists():
-        raise Refused(f"there is a lab {name}", hint=f"failover lab down --name {name}")
-    try:
-        say(f"a lab of {len(stage.hosts)} hosts, and ZooKeeper on three others")
-        stage.set_up(say)
-        return _Performance(opened, stage, pace, say, speed).play()
-    finally:
-        stage.lab.down()
+    stage = Stage(opened, lab, cluster, timing(opened.story))
+    stage.set_up(say)
+    return _Performance(opened, stage, paced(opened.story, longest_s), say, speed).play()
 
 
 class _Performance:

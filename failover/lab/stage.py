@@ -4,7 +4,7 @@
                vservers' addresses and the timing where the story leaves them out
     0 s        what is wanted started runs, and every backup that is on has a complete replica
 
-Rule: whatever happens, the lab is taken away at the end.
+Rule: a lab that is up and has the same hosts is used again: they begin anew, with empty disks; only the ensemble stays.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,15 +29,18 @@ from failover.simulate.reading import Opened
 
 DISK = "1G"
 BEGIN_S = 90.0
+HELD_S = 10.0  # what is held for longer than that is not waited for
 _LAW, _NEXT = "cluster.yaml", "next.yaml"
 
 Plain = dict[str, Any]
 
 
 class Stage:
-    def __init__(self, opened: Opened, name: str, timing: str) -> None:
-        self.lab = Lab(name)
-        self._opened, self._story, self._timing = opened, opened.story, timing
+    """`cluster`: a name for it that no story before it had in this lab."""
+
+    def __init__(self, opened: Opened, lab: Lab, cluster: str, timing: str) -> None:
+        self.lab, self._name, self._timing = lab, cluster, timing
+        self._opened, self._story, self._applied_at = opened, opened.story, 0.0
         clusters = [self._story.cluster, *(e.cluster for e in self._story.events or () if e.cluster is not None)]
         hosts = dict.fromkeys(host for cluster in clusters for host in cluster.hosts)
         self.hosts = {host: f"{NETWORK}.0.{number}" for number, host in enumerate(hosts, start=1)}
@@ -50,31 +54,40 @@ class Stage:
 
     def set_up(self, say: Callable[[str], None]) -> None:
         lab, cluster = self.lab, self._story.cluster
-        with TemporaryDirectory() as directory:
-            config = Path(directory) / _LAW
-            config.write_text(json.dumps(self._framed({"hosts": {host: {} for host in self.hosts}, "vservers": {}})))
-            lab.up(config=config, disk=DISK, apart=True)
-        self._write(_LAW, self.law(self._opened.law))
+        if lab.is_up and lab.real_hosts != list(self.hosts):
+            lab.down()
+        if lab.is_up:
+            lab.renew(list(cluster.hosts), json.dumps(self.law(self._opened.law), indent=1))
+        else:
+            say(f"a lab of {len(self.hosts)} hosts, and ZooKeeper on three others")
+            self._raise()
         self._build(cluster.vservers.values())
         for host in self.hosts:
-            if host not in cluster.hosts or not self._story.initial.power.get(host, True):
+            if lab.host(host).powered and not self._is_on(host):
                 lab.power_off(host)
         self._apply(_LAW)
+        self._applied_at = time.monotonic()
         say("waiting until all that is wanted started runs and is complete")
         await_("beginning", self._begun, timeout_s=BEGIN_S)
 
+    def _raise(self) -> None:
+        with TemporaryDirectory() as directory:
+            config = Path(directory) / _LAW
+            config.write_text(json.dumps(self._framed({"hosts": {host: {} for host in self.hosts}, "vservers": {}})))
+            self.lab.up(config=config, disk=DISK, apart=True)
+        self._write(_LAW, self.law(self._opened.law))
+
+    def _is_on(self, host: str) -> bool:
+        return host in self._story.cluster.hosts and self._story.initial.power.get(host, True)
+
     def _begun(self) -> bool:
         found = self.status()
-        held = {hold["subject"] for hold in found["holds"]}
-        off = {host for host in self.hosts if not self.lab.host(host).powered}
+        held = {hold["subject"] for hold in found["holds"]} if time.monotonic() > self._applied_at + HELD_S else set()
+        off = {host for host in self.hosts if not self._is_on(host)}
         for name, vserver in self._story.cluster.vservers.items():
             said = found["vservers"][name]
-            if (
-                vserver.want is Want.STARTED
-                and said["state"] != "running"
-                and name not in held
-                and vserver.primary not in off
-            ):
+            waits = vserver.primary in off or name in held
+            if vserver.want is Want.STARTED and said["state"] != "running" and not waits:
                 return False
             backups = said["backups"].items() if said["owner"] else ()
             if any(copy["age_s"] is None for host, copy in backups if host not in off):
@@ -97,8 +110,8 @@ class Stage:
             name: said if "addresses" in {**shared, **said} else {**said, "addresses": list(self.addresses[name])}
             for name, said in (law.get("vservers") or {}).items()
         }
-        given = {"cluster": self.lab.place.name, "zookeeper": {"servers": servers}, "timing": self._timing}
-        return {**given, **law, "zookeeper": given["zookeeper"], "hosts": hosts, "vservers": vservers}
+        store: Plain = {"cluster": self._name, "zookeeper": {"servers": servers}}
+        return {"timing": self._timing, **law, **store, "hosts": hosts, "vservers": vservers}
 
     def _write(self, file: str, law: Plain) -> None:
         for host in (*STORES, *self.hosts):
