@@ -1,26 +1,32 @@
 """The agent of one host: told and seen in, steps and a report out, again at every change and every deadline.
 
-    while it lives:   renew the lease · tell the guard · reconcile · begin the steps · report · wait for a change
+    while it lives:   renew the lease · hear the others · tell the guard · answer and ask the others ·
+                      reconcile · begin the steps · report · wait for a change
 
 Rule 1: the lease counts from the sending of the newest renewal that ZooKeeper acknowledged (failover/timing.py).
         What runs is frozen at its end by the guard and by the agent. But nothing is started or thawed on a lease that
         the guard has not taken: the agent may be the next to die.
-Rule 2: while the store is not fresh nothing is begun but the freeze at the lease's end: what was told may be old.
-Rule 3: the agent keeps nothing that it could not read again; killed at any moment, the next one goes on.
-Rule 4: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
+Rule 2: when renewals stay unanswered it asks the other hosts for promises (agents/promise.py): with them what runs goes
+        on. While the store is not fresh nothing is begun but regular syncs under a promise, and the freeze at each end.
+Rule 3: the agent keeps nothing that it could not read again; killed at any moment, the next one goes on. One that does
+        not know until when something may run leaves that to the guard.
+Rule 4: it reports that it has obeyed words only when the guard has taken the ends under these words: what ran by the
+        promises of others than they name has stopped by then.
+Rule 5: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from agents.reconcile import describe, next_at, reconcile
-from agents.steps import Seen, Start, Step, Thaw
+from agents.steps import Freeze, Seen, Start, Step, Thaw
+from agents.talk import Peers, Talk
 from failover import __version__
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
@@ -35,8 +41,8 @@ REPORT_AGE_S = 2.0  # ages grow by themselves; a report that differs only in the
 YOUNGER_AGE_S = 0.5  # ... and this, when a sync has made one of them smaller
 
 
-class Machine(Protocol):
-    """The one door to this host. `agents/machine.py` is the real one."""
+class Machine(Peers, Protocol):
+    """The one door to this host, and to the others. `agents/machine.py` is the real one."""
 
     def now(self) -> float:
         """Boot time in seconds: it goes on while the machine sleeps."""
@@ -48,8 +54,10 @@ class Machine(Protocol):
         """Start a step and return; what becomes of it is seen in a later `observe`. One that is under way is left."""
         ...
 
-    def hold(self, until: float, told: Told) -> bool:
-        """Tell the guard until when what this host owns may run; False when it has not taken the word."""
+    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
+        """Tell the guard until when what this host owns may run: until the end of the lease, in the past when there is
+        none; or, where `promised` has a later end, until that, but what has stopped before stays so. False when it has
+        not taken all of it."""
         ...
 
     def live(self) -> None:
@@ -57,18 +65,26 @@ class Machine(Protocol):
         ...
 
     def publish(self, told: Told) -> None:
-        """Let the receiving end of a sync know who owns what."""
+        """Write down what was told: for the receiving end of a sync, and for the next agent since the boot."""
+        ...
+
+    def recall(self) -> Told | None:
+        """What an agent before this one has published since the boot."""
         ...
 
 
 class Agent:
     def __init__(self, store: Store, machine: Machine, timing: Timing, wall: Callable[[], float] = time.time) -> None:
         self._store, self._machine, self._timing, self._wall = store, machine, timing, wall
+        self._talk = Talk(machine)
         self._sent_at = float("-inf")
         self._said: Report | None = None
         self._said_at = float("-inf")
-        self._published: Told | None = None
+        self._published = machine.recall()
+        self._going_on: frozenset[str] = frozenset()  # by promises alone
+        self._settled: Told | None = None  # under these words the guard has taken the ends
         self._troubled = ""
+        self._leased = False  # this agent has known a lease
         self._held = float("-inf")  # the newest end of the lease that the guard has taken
 
     def turn(self) -> float:
@@ -83,23 +99,51 @@ class Agent:
         if told is None:
             self._machine.live()
             return timing.renew_s
-        if fresh and self._machine.hold(until, told):
-            self._held = until
-        seen = self._machine.observe(told.cluster.vservers)
-        if fresh or now >= until:
-            self._begin(reconcile(told, seen, until if fresh else float("-inf"), now), guarded=now < self._held)
+        self._talk.hear()
+        troubled = not fresh or now >= until - timing.lease_s / 2
+        promised = self._talk.rights(told, timing, now) if troubled else {}
+        self._hold(told, until, promised, fresh=fresh)
+        seen = self._talk.answer(told, self._machine.observe(told.cluster.vservers), timing)
+        if troubled:
+            self._talk.ask(told, seen, timing, now)
+        ends = {name: self._end(until, promised.get(name)) for name in told.cluster.vservers}
         if fresh:
-            self._report(describe(told, seen, now, version=__version__), now)
+            self._begin(reconcile(told, seen, until, now, promised=promised), guarded=now < self._held)
+            self._report(describe(told, seen, now, version=__version__), told, now)
         else:
-            self._machine.live()
-        deadlines = (until, self._sent_at + timing.renew_s, next_at(told, seen, now) if fresh else until)
+            self._go_on(reconcile(told, seen, float("-inf"), now, promised=ends), promised)
+        deadlines = [until, self._sent_at + timing.renew_s, *ends.values()]
+        deadlines += [next_at(told, seen, now)] if fresh else []
+        deadlines += [self._talk.ask_at(timing)] if troubled else [until - timing.lease_s / 2]
         return max(SHORTEST_S, min([timing.renew_s, *(at - now for at in deadlines if at > now)]))
 
     def _terms(self) -> tuple[Timing, float]:
         """The timing of the session that ZooKeeper granted; the end of the lease, in the past when there is none."""
         session_s, renewed_at = self._store.session_s, self._store.renewed_at
         timing = self._timing if session_s is None else self._timing.with_session(session_s)
+        self._leased |= renewed_at is not None
         return timing, float("-inf") if renewed_at is None else renewed_at + timing.lease_s
+
+    def _hold(self, told: Told, until: float, promised: Mapping[str, float], *, fresh: bool) -> None:
+        going_on = frozenset() if fresh else frozenset(promised)
+        if going_on != self._going_on:
+            log.warning(
+                "without ZooKeeper, by promises of the other hosts: %s", ", ".join(sorted(going_on)) or "nothing"
+            )
+            self._going_on = going_on
+        if fresh:
+            if self._machine.hold(until, told, promised):
+                self._held, self._settled = until, told
+        elif promised:
+            self._settled = None
+            self._machine.hold(float("-inf"), told, promised)
+        else:
+            self._machine.live()
+
+    def _end(self, until: float, promised: float | None) -> float:
+        """Until when something may run, as far as this agent knows."""
+        end = until if self._leased else float("inf")
+        return end if promised is None else max(end, promised)
 
     def _told(self, fresh: bool) -> Told | None:
         if not fresh:
@@ -127,8 +171,16 @@ class Agent:
             if guarded or not isinstance(step, Start | Thaw):
                 self._machine.begin(step)
 
-    def _report(self, report: Report, now: float) -> None:
+    def _go_on(self, steps: tuple[Step, ...], promised: Mapping[str, float]) -> None:
+        """Without the store: what may run on is still shipped, and the rest frozen."""
+        for step in steps:
+            if isinstance(step, Freeze) or (not isinstance(step.vserver, str) and step.vserver.name in promised):
+                self._machine.begin(step)
+
+    def _report(self, report: Report, told: Told, now: float) -> None:
         """Say what is new at once, what a sync has made younger soon, and what only got older now and then."""
+        if told != self._settled:
+            return
         new = self._said is None or _ageless(report) != _ageless(self._said)
         grown_s = now - self._said_at
         younger = grown_s >= YOUNGER_AGE_S and self._said is not None and _younger(report, self._said, grown_s)
@@ -161,26 +213,30 @@ def _younger(report: Report, said: Report, grown_s: float) -> bool:
 
 @entry
 def main() -> None:
-    from agents.machine import RealMachine, recover
+    from agents.bonds import Bonds
+    from agents.machine import RUN, RealMachine, recover
+    from agents.peers import UdpPeers
     from failover.config import load
     from failover.timing import PROFILES
     from failover.zookeeper import ZooKeeperStore, read_credentials
 
     daemon = Daemon("failover-agent", "run this host's vservers and sync their trees")
     host, cluster = daemon.options.host, load(daemon.options.config)
+    credentials = read_credentials(Path(cluster.zookeeper.credentials))
     recover(cluster.vservers)
     store = ZooKeeperStore(
         cluster.name,
         cluster.zookeeper.servers,
-        read_credentials(Path(cluster.zookeeper.credentials)),
+        credentials,
         role="agent",
         host=host,
         timing=PROFILES[cluster.timing],
         changed=daemon.wake,
         session_file=Path("/run/failover/session.json"),
     )
-    machine = RealMachine(host, changed=daemon.wake)
-    daemon.live(Agent(store, machine, PROFILES[cluster.timing]))
+    bonds = Bonds(RUN, PROFILES[cluster.timing].promise_s)
+    peers = UdpPeers(host, cluster, credentials, changed=daemon.wake)
+    daemon.live(Agent(store, RealMachine(host, daemon.wake, bonds, peers), PROFILES[cluster.timing]))
     store.close()
 
 

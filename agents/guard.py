@@ -12,7 +12,8 @@ Rule 3: all that it must know is in guard.json; killed at any moment, the next o
 Rule 4: told to end (SIGTERM) it ends the agent, and stays until every end has come and all is frozen: nobody else would
         see to it. So stopping it for good freezes what runs here. Only when a successor follows at once (SIGUSR1, an
         upgrade) it leaves as soon as the agent has ended, and the vservers, the state and the fence as they are.
-Rule 5: it thaws only at a word, and kills no vserver: that is the agent's.
+Rule 5: it thaws only at a word, and kills no vserver: that is the agent's. A word that only extends thaws nothing: it
+        counts for what is under the lease now and has not come to its end.
 Rule 6: only the standard library and a few small files of ours: what breaks the agent's libraries does not break this.
 Rule 7: no other program and no cgroup holds up an end: all are frozen before one is waited for, and nft ends in time.
 
@@ -35,7 +36,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from agents import fence
@@ -99,7 +100,10 @@ class Keeper:
             raise Refused("the word came after the end that it gives")
         if until > now + LONGEST_S:
             raise Refused(f"no lease is longer than {LONGEST_S:g} s")
-        if word == self._kept:
+        if word.extends:
+            running = {n: mac for n, mac in word.vservers.items() if n in self._ends and not self._ends[n].due(now)}
+            word = replace(word, vservers=running)
+        if word == self._kept or (word.extends and not word.vservers):
             return
         kept = {name: end for name, end in self._ends.items() if name not in word.released}
         ends = kept | {name: End(until, mac) for name, mac in word.vservers.items()}

@@ -3,12 +3,14 @@
     agent                                              guard
     {"until": 812.4, "vservers": {…}, "network": {…}} ──▶ fence, state, thaw
     ◀── {"held": true}                                    or {"held": false, "because": …}: the old end stands
+    {"until": …, "extends": true} ──▶                     the same, but what has come to its end stays frozen
     {"alive": true} ──▶                                   the agent does not hang, nothing else
 
 Rule 1: `until` is CLOCK_BOOTTIME in seconds: the vservers named may run until then.
 Rule 2: a word counts when it is answered. A vserver that the newest word does not name keeps its old end, unless the
         word releases it: an operator says that the manager has nothing to do with it.
-Rule 3: what cannot be understood is refused as a whole.
+Rule 3: a word that rests on the promises of other hosts only extends: it thaws nothing, and begins nothing.
+Rule 4: what cannot be understood is refused as a whole.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class Word:
     vservers: Mapping[str, str] = field(default_factory=frozen_map)
     network: Network = field(default_factory=Network)
     released: tuple[str, ...] = ()
+    extends: bool = False
 
 
 def hold(
@@ -50,11 +53,12 @@ def hold(
     network: Network,
     *,
     released: Iterable[str] = (),
+    extends: bool = False,
     socket: Path = SOCKET,
     timeout_s: float = ANSWER_S,
 ) -> bool:
     """Let these vservers run until then; False when the guard does not answer or refuses (why is in the log)."""
-    return _say(encode(Word(until, vservers, network, tuple(sorted(released)))), socket, timeout_s)
+    return _say(encode(Word(until, vservers, network, tuple(sorted(released)), extends)), socket, timeout_s)
 
 
 def alive(*, socket: Path = SOCKET, timeout_s: float = ANSWER_S) -> bool:
@@ -67,7 +71,7 @@ def encode(word: Word) -> bytes:
         return b'{"alive": true}'
     where = {"device": word.network.device} if word.network.device else {"bridge": word.network.bridge}
     said = {"until": word.until, "vservers": dict(word.vservers), "network": where, "released": word.released}
-    return json.dumps(said).encode()
+    return json.dumps(said | ({"extends": True} if word.extends else {})).encode()
 
 
 def decode(data: bytes) -> Word:
@@ -77,7 +81,7 @@ def decode(data: bytes) -> Word:
         if document == {"alive": True}:
             return Word()
         until, vservers, network = document["until"], document["vservers"], document["network"]
-        released = document.get("released", [])
+        released, extends = document.get("released", []), document.get("extends", False)
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"not a word of the lease: {data[:80]!r}") from error
     if isinstance(until, bool) or not isinstance(until, int | float) or until != until:
@@ -86,11 +90,13 @@ def decode(data: bytes) -> Word:
         raise BadInput("vservers must map names to MAC addresses")
     if not isinstance(released, list) or not all(_is(NAME, name) and name not in vservers for name in released):
         raise BadInput("released must be names of others")
+    if not isinstance(extends, bool):
+        raise BadInput("extends must be true or false")
     if not isinstance(network, dict) or len(network) != 1 or not network.keys() <= {"device", "bridge"}:
         raise BadInput("network must be a device or a bridge")
     if not all(_is(_DEVICE, name) for name in network.values()):
         raise BadInput("network must name a device or a bridge")
-    return Word(float(until), frozen_map(vservers), Network(**network), tuple(released))
+    return Word(float(until), frozen_map(vservers), Network(**network), tuple(released), extends)
 
 
 def answer(refused: str = "") -> bytes:

@@ -6,7 +6,9 @@ Rule 1: `begin` never waits. A step runs in a thread of its own; one step of a n
         that change its life (start, stop, kill, demote) one in all.
 Rule 2: what a step came to is kept in memory only. A new agent tries again: every step is idempotent.
 Rule 3: a start that finds the lease over, or its word, when it is done leaves nothing, like one that fails.
-Rule 4: whose word a vserver runs under is written down with its first process. One that a human has started is by hand,
+Rule 4: what is promised to another host is neither started nor thawed; and while a step that may make it run is under
+        way nothing is promised. One lock sees to both.
+Rule 5: whose word a vserver runs under is written down with its first process. One that a human has started is by hand,
         unless the leader has given it to this host: then that is written down, and it is as if we had started it.
 """
 
@@ -16,27 +18,49 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from agents import capacity, lease, network
+from agents.bonds import Bonds
 from agents.checks import Checks, Subject
 from agents.failures import Failures
 from agents.isolation import vserver as isolation
 from agents.isolation.record import Ended
+from agents.peers import UdpPeers
+from agents.promise import Answer, Message, Question
 from agents.replication import generation, ship
-from agents.steps import Demote, Failure, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
+from agents.steps import (
+    Bond,
+    Demote,
+    Failure,
+    Freeze,
+    Kill,
+    Seen,
+    SeenVserver,
+    Ship,
+    Shipped,
+    Start,
+    Step,
+    Stop,
+    Thaw,
+    Tree,
+)
 from agents.supervisor import replace_file
+from failover import wire
 from failover.errors import FailoverError, Refused
 from failover.model import Assignment, State, Told, Want, frozen_map
 
 log = logging.getLogger("failover.machine")
 
 VSERVERS = Path("/vservers")
-TOLD = Path("/run/failover/told.json")
-LEAVING = Path("/run/failover/leaving")  # exists while this host is being shut down; a boot clears it
+RUN = Path("/run/failover")
+TOLD = RUN / "told.json"
+WORDS = RUN / "words.json"  # all that was told, for the next agent
+LEAVING = RUN / "leaving"  # exists while this host is being shut down; a boot clears it
 
 REAPED_S = 0.05
 ANNOUNCE_AGAIN_S = (0.2, 1.0, 3.0)  # after the first announcement: a lost frame must not cost an outage
@@ -51,8 +75,8 @@ class NotNow(Refused):
 class RealMachine:
     """`changed` is called, from any thread, whenever a step has ended."""
 
-    def __init__(self, host: str, changed: Callable[[], None]) -> None:
-        self._host, self._changed = host, changed
+    def __init__(self, host: str, changed: Callable[[], None], bonds: Bonds, peers: UdpPeers) -> None:
+        self._host, self._changed, self._bonds, self._peers = host, changed, bonds, peers
         self._lock = threading.Lock()
         self._busy: dict[str, set[str]] = {}
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
@@ -85,7 +109,7 @@ class RealMachine:
         with self._lock:
             busy = tuple(sorted(self._busy.get(name, ())))
             shipped, failed = dict(self._shipped.get(name, {})), dict(self._failed.get(name, {}))
-            marks = dict(self._marks.get(name, {}))
+            marks, bond = dict(self._marks.get(name, {})), self._bonds.of(name)
         status, word = self._status(name), self._word(name)
         mine = word if word is not None and word.owner == self._host and word.want is not Want.IGNORED else None
         changing = any(step in busy for step in _ALONE)
@@ -110,6 +134,7 @@ class RealMachine:
             failing=self._checks.failing(name),
             by_hand=by_hand is not None,
             by_hand_epoch=by_hand or 0,
+            bond=bond,
         )
 
     def _status(self, name: str) -> isolation.Status:
@@ -157,6 +182,8 @@ class RealMachine:
         with self._lock:
             busy = self._busy.setdefault(name, set())
             if step.name in busy or (step.name in _ALONE and busy.intersection(_ALONE)):
+                return
+            if isinstance(step, Start | Thaw) and self._bonds.binds(name):
                 return
             busy.add(step.name)
         if step.name in _ALONE:
@@ -294,15 +321,23 @@ class RealMachine:
 
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 
-    def hold(self, until: float, told: Told) -> bool:
+    def hold(self, until: float, told: Told, promised: Mapping[str, float] = MappingProxyType({})) -> bool:
         self._told = told
         owned = [name for name, word in told.assignments.items() if word.owner == told.host]
         released = [name for name in owned if not _is_ours(told, name)]
         held = {name: network.mac_of(name) for name in owned if name not in released}
-        done = lease.hold(until, held, told.cluster.hosts[told.host].network, released=released)
-        if done:
-            self._until = until
-        return done
+        later = {name: end for name, end in promised.items() if name in held and end > until}
+        where, taken = told.cluster.hosts[told.host].network, []
+        if self.now() < until:
+            by_lease = {name: mac for name, mac in held.items() if name not in later}
+            taken.append(lease.hold(until, by_lease, where, released=released))
+            self._until = until if taken[0] else self._until
+        for end in sorted(set(later.values())):
+            by_promise = {name: held[name] for name in later if later[name] == end}
+            taken.append(lease.hold(end, by_promise, where, extends=True))
+        if not taken:
+            self.live()
+        return bool(taken) and all(taken)
 
     def live(self) -> None:
         lease.alive()
@@ -311,6 +346,38 @@ class RealMachine:
         words = {name: {"owner": word.owner, "epoch": word.epoch} for name, word in told.assignments.items()}
         TOLD.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(TOLD, json.dumps({"host": told.host, "assignments": words}))
+        replace_file(WORDS, wire.encode(told).decode())
+        self._peers.know(told.cluster)
+
+    def recall(self) -> Told | None:
+        try:
+            told = wire.decode(Told, WORDS.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (FailoverError, OSError) as error:
+            log.warning("what was told before is not known: %s", error)
+            return None
+        if told.host != self._host or told.host not in told.cluster.hosts:
+            return None
+        self._told = told
+        self._peers.know(told.cluster)
+        return told
+
+    # --- the other hosts ----------------------------------------------------------------------------------------------
+
+    def ask(self, host: str, question: Question) -> None:
+        self._peers.ask(host, question)
+
+    def answer(self, host: str, answer: Answer) -> None:
+        self._peers.answer(host, answer)
+
+    def heard(self) -> tuple[tuple[str, Message], ...]:
+        return self._peers.heard()
+
+    def promise(self, name: str, bond: Bond) -> bool:
+        with self._lock:
+            under_way = self._busy.get(name, set()).intersection((*_ALONE, "thaw"))
+            return not under_way and self._bonds.keep(name, bond)
 
 
 def recover(names: Collection[str]) -> None:

@@ -13,14 +13,32 @@ Rule 5: what fails is started again here, after a pause, as often as `restart` s
         waits for is, at the next round).
 Rule 6: disarmed, nothing is started, stopped or set aside; leases, syncs and rule 2 go on.
 Rule 7: while the host is being shut down nothing is started.
+Rule 8: what may run on by promises of the others after the lease is left alone, and regular syncs go on.
+Rule 9: what this host has promised to another is neither started nor thawed, whoever owns it by now; and its word has
+        not been obeyed before the promise is over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from agents.steps import Demote, Failure, Freeze, Kill, Seen, SeenVserver, Ship, Shipped, Start, Step, Stop, Thaw, Tree
+from agents.steps import (
+    Bond,
+    Demote,
+    Failure,
+    Freeze,
+    Kill,
+    Seen,
+    SeenVserver,
+    Ship,
+    Shipped,
+    Start,
+    Step,
+    Stop,
+    Thaw,
+    Tree,
+)
 from failover.model import (
     Assignment,
     Kind,
@@ -54,6 +72,10 @@ class _Case:
     now: float
     leaving: bool = False
     disarmed: bool = False
+
+    @property
+    def bound(self) -> bool:
+        return self.seen.bond is not None and self.now < self.seen.bond.until
 
     @property
     def mine(self) -> bool:
@@ -101,15 +123,25 @@ def _cases(told: Told, seen: Seen, now: float) -> Iterator[_Case]:
 # --- what to do -------------------------------------------------------------------------------------------------------
 
 
-def reconcile(told: Told, seen: Seen, until: float, now: float) -> tuple[Step, ...]:
-    """The steps to begin now, in order."""
-    steps = [step for case in _cases(told, seen, now) for step in _steps(case, leased=now < until)]
+def reconcile(
+    told: Told, seen: Seen, until: float, now: float, *, promised: Mapping[str, float] | None = None
+) -> tuple[Step, ...]:
+    """The steps to begin now, in order. `promised`: until when a vserver may run on here, if not by the lease."""
+    may_run = {name for name, end in (promised or {}).items() if now < end}
+    steps = [
+        step
+        for case in _cases(told, seen, now)
+        for step in _steps(case, leased=now < until, promised=case.vserver.name in may_run)
+        if not (case.bound and isinstance(step, Start | Thaw))
+    ]
     return tuple(sorted(steps, key=lambda step: _ORDER.index(type(step))))
 
 
-def _steps(case: _Case, *, leased: bool) -> Iterable[Step]:
+def _steps(case: _Case, *, leased: bool, promised: bool) -> Iterable[Step]:
     if case.word.want is Want.IGNORED or not case.concerned:
         return ()
+    if not leased and promised:
+        return _regular(case) if case.mine and case.word.target is None and not case.busy else ()
     if not leased:
         return (Freeze(case.vserver.name),) if case.seen.state is State.RUNNING else ()
     if case.seen.state is State.ERROR or case.busy:
@@ -263,6 +295,8 @@ def next_at(told: Told, seen: Seen, now: float) -> float:
 def _moments(case: _Case) -> Iterator[float]:
     if case.word.want is Want.IGNORED:
         return
+    if case.seen.bond is not None:
+        yield case.seen.bond.until
     if case.stays_down and case.gone and not case.disarmed:
         for backup in case.backups:
             if not _final(case, backup):
@@ -318,6 +352,8 @@ def _describe(case: _Case) -> VserverReport:
     if word.want is Want.IGNORED:
         return VserverReport(seen.state, word.epoch, seen.since_at, seen.because)
     because = seen.because
+    if case.bound and seen.bond is not None:  # rule 9
+        return VserverReport(seen.state, min(seen.bond.epoch, word.epoch - 1), seen.since_at, _promised_to(seen.bond))
     broken = "" if seen.state is State.FROZEN else _in_error(case)
     if case.wanted and seen.state is State.STOPPED:
         because = next((failure.because for failure in reversed(_failures(case))), because)
@@ -344,6 +380,10 @@ def _describe(case: _Case) -> VserverReport:
         marks=seen.marks,
         failing=seen.failing,
     )
+
+
+def _promised_to(bond: Bond) -> str:
+    return f"it was promised to {bond.holder}" if bond.holder else "this host may have promised it before it was booted"
 
 
 def _handed(case: _Case) -> int | None:

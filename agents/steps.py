@@ -44,6 +44,16 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Bond:
+    """This host has promised `holder`, its owner under `epoch`, neither to start nor to thaw it before `until` (boot
+    time). Without a holder: it does not know what it has promised, for it was only just booted."""
+
+    holder: str
+    epoch: int
+    until: float
+
+
+@dataclass(frozen=True)
 class SeenVserver:
     state: State = State.STOPPED
     tree: Tree = Tree.NONE
@@ -59,6 +69,7 @@ class SeenVserver:
     failing: str = ""  # why its health checks fail now
     by_hand: bool = False  # it runs, and not because this agent started it
     by_hand_epoch: int = 0  # the word's epoch when this agent first saw it so; 0: there was no word
+    bond: Bond | None = None  # the newest promise, whether it is over or not
 
 
 @dataclass(frozen=True)

@@ -263,6 +263,10 @@ class Assignment:
     failed_at: tuple[float, ...] = ()  # when it was moved because it failed
     pinned: bool = False  # an operator put it there, or it was adopted: it stays until the next failure
     again: bool = False  # wanted stopped only to be started again
+    hosts: tuple[str, ...] = ()  # that may run it as of this word, the owner among them; (): an older failover wrote it
+    known_hosts: tuple[
+        str, ...
+    ] = ()  # until the owner has obeyed this epoch only these may follow it; (): any of hosts
     because: str = ""
     at: float = 0.0
     owned_at: float = 0.0  # since when the present owner has it

@@ -6,8 +6,15 @@
 A follower may tell ZooKeeper's leader of a session's activity one tick late, and the expiry is found at ticks, so
 two ticks are given away; the two clocks may drift apart by `drift` of the session; freezing takes `freeze_s`.
 
-Rule: a host's lease is over, and all it ran is frozen, before ZooKeeper can end its session. `Timing` cannot be built
-otherwise. Source of the figures: measurements with ZooKeeper 3.8 (tick 200 ms), docs/safety.md.
+Rule 1: a host's lease is over, and all it ran is frozen, before ZooKeeper can end its session. `Timing` cannot be built
+        otherwise. Source of the figures: measurements with ZooKeeper 3.8 (tick 200 ms), docs/safety.md.
+
+Without ZooKeeper a host may go on by promises of the others (agents/promise.py):
+
+    holder   ask ──────────────────────────────▶ its right is over: frozen        (counted from SENDING)
+    giver     └─ hears, promises ──────────────────────▶ may start it             (counted from HEARING, later)
+
+Rule 2: the holder's end comes first. Both know the length from the answer, so their own settings may differ.
 """
 
 from __future__ import annotations
@@ -45,6 +52,20 @@ class Timing:
     def renew_s(self) -> float:
         return self.lease_s / self.renewals
 
+    @property
+    def promise_s(self) -> float:
+        """For so long a host promises not to start what another one owns: as long as a lease is."""
+        return self.lease_s
+
+    @property
+    def ask_s(self) -> float:
+        """The pause between two questions: three of them may be lost."""
+        return self.promise_s / self.renewals
+
+    def promised_s(self, length_s: float) -> float:
+        """From the sending of a question until everything must be frozen, when the answer promised `length_s`."""
+        return length_s * (1 - self.drift) - self.freeze_s - self.margin_s
+
     def with_session(self, negotiated_s: float) -> Timing:
         """ZooKeeper decides how long a session is; a shorter one than asked for shortens the lease."""
         return Timing(
@@ -54,7 +75,10 @@ class Timing:
     def proof(self) -> str:
         return (
             f"a host renews every {self.renew_s:.2f} s, is frozen {self.lease_s:.2f} s after its last renewal, "
-            f"and can be taken over no earlier than {self.session_s:.2f} s after it"
+            f"and can be taken over no earlier than {self.session_s:.2f} s after it; "
+            f"without ZooKeeper it asks the others every {self.ask_s:.2f} s, is frozen "
+            f"{self.promised_s(self.promise_s):.2f} s after the last question that all of them answered, "
+            f"and none of them starts it earlier than {self.promise_s:.2f} s after it"
         )
 
 

@@ -103,6 +103,13 @@ class Guard:
             self.netns, lambda: lease.hold(until, macs, form, released=released, socket=self.socket, timeout_s=10)
         )
 
+    def extends(self, until: float, *vservers: Vserver) -> bool:
+        """On promises of others."""
+        macs = {vserver.name: network.mac_of(vserver.name) for vserver in vservers}
+        return inside(
+            self.netns, lambda: lease.hold(until, macs, DEVICE, extends=True, socket=self.socket, timeout_s=10)
+        )
+
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.end(signal.SIGKILL)

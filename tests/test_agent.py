@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
 
 from agents.agent import Agent
-from agents.steps import Seen, SeenVserver, Step
+from agents.promise import Answer, Message, Question
+from agents.steps import Bond, Seen, SeenVserver, Step
 from failover.model import Told, Want
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Change
@@ -35,7 +36,7 @@ class Clockwork:
     def begin(self, step: Step) -> None:
         self.begun.append(step.name)
 
-    def hold(self, until: float, told: Told) -> bool:
+    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
         return self.guarded
 
     def live(self) -> None:
@@ -43,6 +44,21 @@ class Clockwork:
 
     def publish(self, told: Told) -> None:
         return
+
+    def recall(self) -> Told | None:
+        return None
+
+    def ask(self, host: str, question: Question) -> None:
+        return
+
+    def answer(self, host: str, answer: Answer) -> None:
+        return
+
+    def heard(self) -> tuple[tuple[str, Message], ...]:
+        return ()
+
+    def promise(self, name: str, bond: Bond) -> bool:
+        return True
 
 
 def agent_of(machine: Clockwork, want: Want = Want.STARTED, every_s: float = 1e9) -> Agent:

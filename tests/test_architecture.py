@@ -19,7 +19,7 @@ FUNCTION_LINES = 60
 PURE = {
     "failover.model", "failover.errors", "failover.timing", "failover.plan", "failover.wire", "failover.store",
     "failover.records", "failover.writes", "failover.orders",
-    "agents.steps", "agents.reconcile",
+    "agents.steps", "agents.reconcile", "agents.promise",
 }  # fmt: skip
 PURE_STDLIB = {
     "__future__", "abc", "base64", "collections", "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib",

@@ -30,6 +30,7 @@ WORDS = {
     "a bridge": Word(812.5, {"v1": MAC, "v-2.x": "02:fa:10:00:00:02"}, BRIDGE),
     "nothing may run": Word(812.5, {}, DEVICE),
     "one is released": Word(812.5, {"v1": MAC}, DEVICE, ("v2",)),
+    "one only extends": Word(812.5, {"v1": MAC}, DEVICE, extends=True),
 }
 
 
@@ -44,6 +45,7 @@ REFUSED = {
     "released and named": (
         '{"until": 1, "vservers": {"v": "02:fa:10:00:00:01"}, "network": {"device": "e"}, "released": ["v"]}'
     ),
+    "extends, perhaps": '{"until": 1, "vservers": {}, "network": {"device": "eth0"}, "extends": 1}',
     "no until": '{"vservers": {}, "network": {"device": "eth0"}}',
     "until as text": '{"until": "1", "vservers": {}, "network": {"device": "eth0"}}',
     "until as truth": '{"until": true, "vservers": {}, "network": {"device": "eth0"}}',
@@ -279,3 +281,52 @@ def test_an_agent_that_cannot_be_started_does_not_end_the_guard(guard: Guard, v1
     guard.hold(0.3, v1)
     assert eventually(lambda: v1.frozen)
     assert "cannot be started" in guard.log.read_text()
+
+
+# --- words that rest on promises --------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("root", "nft")
+def test_a_word_that_extends_lets_run_on_what_runs(guard: Guard, v1: Vserver, v2: Vserver) -> None:
+    guard.start()
+    until = guard.hold(1.0, v1, v2)
+    assert guard.extends(until + 20, v1)
+    assert eventually(lambda: v2.frozen)
+    assert v1.goes_on() and not v1.frozen
+
+
+@pytest.mark.needs("root", "nft")
+def test_a_word_that_extends_thaws_nothing_and_begins_nothing(guard: Guard, v1: Vserver, v2: Vserver) -> None:
+    guard.start()
+    guard.hold(0.3, v1)
+    assert eventually(lambda: v1.frozen)
+    assert guard.extends(boot_time() + 20, v1, v2)
+    time.sleep(0.2)
+    assert v1.frozen
+    guard.end(signal.SIGKILL)
+    guard.start()
+    assert guard.extends(boot_time() + 20, v1)
+    assert v1.frozen and v2.goes_on()
+    assert set(json.loads((guard.directory / "guard.json").read_text())["ends"]) == {v1.name}
+
+
+@pytest.mark.needs("root", "nft")
+def test_a_later_word_of_the_lease_shortens_what_was_extended(guard: Guard, v1: Vserver) -> None:
+    guard.start()
+    assert guard.extends(guard.hold(1.0, v1) + 20, v1)
+    until = guard.hold(1.0, v1)
+    assert eventually(lambda: v1.frozen)
+    assert max(v1.beats()) < until
+
+
+@pytest.mark.needs("root", "nft")
+def test_the_fence_is_extended_with_the_vserver(guard: Guard, v1: Vserver) -> None:
+    guard.start()
+    assert guard.extends(guard.hold(1.0, v1) + 20, v1)
+    listed = subprocess.run(
+        ["nsenter", f"--net={guard.netns}", "nft", "-j", "list", "set", "netdev", "failover", "held"],
+        capture_output=True,
+        check=True,
+    )
+    (element,) = next(entry["set"]["elem"] for entry in json.loads(listed.stdout)["nftables"] if "set" in entry)
+    assert element["elem"]["timeout"] >= 19

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from agents import network
+from agents.bonds import Bonds
 from agents.isolation import cgroup, record, syscalls
 from agents.isolation import vserver as isolation
 from agents.isolation.vserver import Settings
-from agents.machine import LEAVING, VSERVERS, RealMachine
+from agents.machine import LEAVING, RUN, VSERVERS, RealMachine
+from agents.peers import UdpPeers
 from agents.steps import Seen, SeenVserver, Start, Stop, Thaw
 from failover.model import Assignment, Check, Cluster, Host, State, Told, Vserver, Want
 from tests import trees
@@ -72,6 +74,12 @@ class Alpha:
         return self.see()
 
 
+def machine() -> RealMachine:
+    hosts = {"alpha": Host("alpha", "10.0.0.1")}
+    peers = UdpPeers("alpha", Cluster("test", hosts, {}), "user:secret", changed=lambda: None)
+    return RealMachine("alpha", lambda: None, Bonds(RUN, longest_s=0.0), peers)
+
+
 @contextmanager
 def _processes() -> Iterator[None]:
     with ExitStack() as stack:
@@ -91,7 +99,7 @@ def _unshared(play: Callable[[Alpha], None]) -> None:
     for words in ("link set lo up", "link add eth0 type veth peer name wire", "link set eth0 up", "link set wire up"):
         subprocess.run(["ip", *words.split()], check=True)
     with _processes():
-        alpha = Alpha(RealMachine("alpha", changed=lambda: None))
+        alpha = Alpha(machine())
         try:
             play(alpha)
         finally:
@@ -183,7 +191,7 @@ def test_who_has_started_it_is_known_also_to_the_next_agent(alpha: Alpha) -> Non
     alpha.told()
     alpha.start()
     assert not alpha.see().by_hand
-    alpha.machine = RealMachine("alpha", changed=lambda: None)
+    alpha.machine = machine()
     alpha.told(owner="beta", epoch=8)
     assert not alpha.see().by_hand
 
@@ -198,7 +206,7 @@ def test_a_copy_started_by_hand_is_seen_so_from_its_first_epoch_on(alpha: Alpha)
     assert (alpha.see().by_hand, alpha.see().by_hand_epoch) == (True, 8)
     alpha.told(epoch=10, owner="alpha")  # adopted
     alpha.see()
-    alpha.machine = RealMachine("alpha", changed=lambda: None)
+    alpha.machine = machine()
     alpha.told(epoch=11, owner="beta")
     assert not alpha.see().by_hand
 

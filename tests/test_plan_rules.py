@@ -31,6 +31,7 @@ from failover.model import (
     Want,
 )
 from failover.plan import Plan, plan
+from failover.plan.board import hosts_of
 
 NOW = 1000.0
 HOSTS = ("alpha", "beta", "gamma")
@@ -39,6 +40,11 @@ GIB = 2**30
 
 def vs(name: str, primary: str = "alpha", backups: tuple[str, ...] = ("beta", "gamma"), **rest: Any) -> Vserver:
     return Vserver(name, primary, backups, **rest)
+
+
+def word_of(vserver: Vserver, owner: str, words: dict[str, dict[str, Any]] | None) -> Assignment:
+    word = Assignment(vserver.name, owner, 7, because="it said so", hosts=hosts_of(vserver, owner))
+    return replace(word, **(words or {}).get(vserver.name, {}))
 
 
 def world(
@@ -58,11 +64,7 @@ def world(
     `on`: another owner; none: not assigned yet. `words`: what else is different in an assignment.
     """
     owners = {vserver.name: (on or {}).get(vserver.name, vserver.primary) for vserver in vservers}
-    assignments = {
-        name: replace(Assignment(name, owner, 7, because="it said so"), **(words or {}).get(name, {}))
-        for name, owner in owners.items()
-        if owner != "none"
-    }
+    assignments = {v.name: word_of(v, owners[v.name], words) for v in vservers if owners[v.name] != "none"}
     said: dict[str, dict[str, VserverReport]] = {host: {} for host in HOSTS}
     for name, owner in owners.items():
         state = (states or {}).get(name, State.RUNNING)

@@ -12,7 +12,7 @@ import pytest
 from agents.agent import Agent
 from agents.steps import Demote, Ship, Start, Stop, Tree
 from failover.leader import Leader
-from failover.model import Kind, MoveWish, Want, frozen_map
+from failover.model import Kind, MoveWish, Report, Want, frozen_map
 from failover.simulate.body import Body, Copy
 from failover.simulate.engine import Universe
 from failover.simulate.machine import SimulatedMachine
@@ -21,7 +21,8 @@ from failover.store import Change
 from failover.timing import Timing
 from failover.wire import encode
 from failover.writes import Set
-from tests.universes import V, universe
+from tests.universes import V, cluster, universe
+from tests.wired import OverWires
 
 
 def broken(made: Universe) -> set[int]:
@@ -183,3 +184,20 @@ def test_a_turn_that_raises_is_a_breach(monkeypatch: pytest.MonkeyPatch) -> None
     made = universe()
     made.run(5.0)
     assert broken(made) == {0}
+
+
+@pytest.mark.parametrize("moment", range(30))
+def test_what_a_process_has_written_is_never_unseen_again(moment: int) -> None:
+    """Its write overtakes an older reading that is on its way."""
+    stores = OverWires()
+    stores.fresh("operator").apply(cluster(), "")
+    leader, agent = stores.fresh("leader", "h2"), stores.fresh("agent", "h1")
+    agent.report(Report("h1"))
+    seen = []
+    for step in range(60):
+        stores.until(iter((False, True)).__next__)
+        if step == moment:
+            assert leader.lead()
+        if step >= moment:
+            seen.append(leader.view().leader)
+    assert set(seen) == {"h2"}

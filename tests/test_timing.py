@@ -40,3 +40,16 @@ def test_a_shorter_session_than_asked_for_shortens_the_lease() -> None:
 
 def test_the_proof_names_the_figures() -> None:
     assert "taken over no earlier than 2.00 s" in PROFILES["fast"].proof()
+    assert "is frozen 1.37 s after the last question" in PROFILES["fast"].proof()
+    assert "none of them starts it earlier than 1.48 s" in PROFILES["fast"].proof()
+
+
+@pytest.mark.parametrize("timing", PROFILES.values(), ids=PROFILES)
+def test_lost_questions_do_not_end_a_right_by_promises(timing: Timing) -> None:
+    assert timing.promised_s(timing.promise_s) > 3 * timing.ask_s
+
+
+@pytest.mark.parametrize("timing", PROFILES.values(), ids=PROFILES)
+def test_asking_begins_long_before_the_lease_is_over(timing: Timing) -> None:
+    """Half of it is left, so a question may be lost before the first right is needed."""
+    assert timing.lease_s / 2 > 1.5 * timing.ask_s

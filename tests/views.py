@@ -57,7 +57,7 @@ def assert_decides(seen: View, expected: Expected) -> None:
 
 def owned(**changes: Any) -> Assignment:
     """v1, started on alpha under epoch 7."""
-    return replace(Assignment("v1", "alpha", 7, because="it said so", owned_at=900.0), **changes)
+    return replace(Assignment("v1", "alpha", 7, because="it said so", owned_at=900.0, hosts=HOSTS), **changes)
 
 
 def view(

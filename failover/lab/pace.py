@@ -32,6 +32,7 @@ _RETURNS = ("power-on", "join")
 _HEALS = {"cut": "mend", "disk-full": "disk-free", "agent-stop": "agent-start", "store-down": "store-up"}
 _LOSES = (*_LEAVES, "cut", "stall", "guard-stop", "guard-hang", "agent-stop", "agent-hang", "takeover", "fence")
 _FAILS = ("crash", "stop-by-hand")
+_RESTARTS = ("agent-restart", "guard-stop", "store-restart")  # away for as long as a process takes to start
 _SHUTS = ("shutdown", "reboot")
 
 
@@ -60,8 +61,10 @@ def paced(story: Story, longest_s: float = LONGEST_S) -> Pace:
 
 def timing(story: Story) -> str:
     """What a lab writes where the story names no timing: fast, unless something in it is as short as a lease may be."""
-    at = sorted({point.at_s for point in _points(story)})
-    return "normal" if any(0 < later - earlier <= SHORT_S for earlier, later in pairwise(at)) else "fast"
+    points = _points(story)
+    at = sorted({point.at_s for point in points})
+    short = any(0 < later - earlier <= SHORT_S for earlier, later in pairwise(at))
+    return "normal" if short or any(point.word in _RESTARTS for point in points) else "fast"
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,22 @@ def own_report(view: View, word: Assignment) -> VserverReport | None:
     return report if report is not None and report.epoch == word.epoch else None
 
 
+def may_follow(view: View, word: Assignment) -> tuple[str, ...]:
+    """To whom it may be given without its owner's help; (): to anybody.
+
+    Without ZooKeeper an owner goes by promises of the hosts that it knows of. Once it has obeyed the present epoch it
+    knows those of this word; before that it may still go by those of any word since the last one that was obeyed.
+    """
+    if own_report(view, word) is not None or not word.known_hosts:
+        return word.hosts
+    return tuple(host for host in word.hosts if host in word.known_hosts)
+
+
+def hosts_of(vserver: Vserver, owner: str) -> tuple[str, ...]:
+    """All that may run it, its present owner among them."""
+    return vserver.hosts if owner in vserver.hosts else (*vserver.hosts, owner)
+
+
 def has_obeyed(view: View, word: Assignment) -> bool:
     """Whether the owner has said anything since it became the owner."""
     report = reported(view, word.owner, word.vserver)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from failover.model import Assignment, Hold, Kind, MoveWish, State, Vserver, VserverIntent, VserverReport, Want
 from failover.plan import found, lost, moves
-from failover.plan.board import Board, alive, intent_of, own_report, stays_on_shutdown, wanted
+from failover.plan.board import Board, alive, hosts_of, intent_of, own_report, stays_on_shutdown, wanted
 from failover.plan.first import first
 from failover.plan.words import assign, forgiven
 from failover.store import Change
@@ -76,6 +76,8 @@ def _owned(
 def _by_itself(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | Hold | None:
     """All is well with it; does the manager want it elsewhere all the same?"""
     owner = word.owner
+    if set(word.hosts) != set(hosts_of(vserver, owner)):
+        return assign(board, word, f"it may run on {', '.join(vserver.hosts)} now")
     if owner not in vserver.hosts:
         return moves.leave(board, vserver, word, f"{owner} may not run it any more")
     if board.drained(owner):

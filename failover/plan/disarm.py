@@ -9,6 +9,7 @@ Rule: a takeover that has begun is finished first: its owner is lost already, or
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum, auto
 
 from failover.model import Hold, State, View, Want
@@ -30,7 +31,9 @@ def mode(view: View) -> Mode:
 
 def masked(board: Board, mode: Mode, found: Change | Hold) -> Change | Hold:
     """The decision, or that it is not carried out now."""
-    if mode is Mode.ARMED or isinstance(found, Hold) or (mode is Mode.DISARMING and _has_begun(board.view, found)):
+    if mode is Mode.ARMED or isinstance(found, Hold) or _only_tells(board.view, found):
+        return found
+    if mode is Mode.DISARMING and _has_begun(board.view, found):
         return found
     word = found.assignments[0]
     for undone in found.assignments:
@@ -49,6 +52,16 @@ def _has_begun(view: View, change: Change) -> bool:
     word = change.assignments[0]
     before = view.assignments.get(word.vserver)
     return before is not None and (before.target is not None or not alive(view, before.owner) or before.again)
+
+
+def _only_tells(view: View, change: Change) -> bool:
+    """Its owner is told by which hosts it goes; nothing is started, stopped or moved by that."""
+    word = change.assignments[0]
+    before = view.assignments.get(word.vserver)
+    if before is None or before.hosts == word.hosts:
+        return False
+    known = replace(word, hosts=before.hosts, known_hosts=before.known_hosts)
+    return replace(before, epoch=word.epoch, because=word.because, at=word.at) == known
 
 
 def _under_way(view: View, name: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
 from failover.plan.board import Board, alive, own_report, reported, vouched
-from failover.plan.verdicts import unfit
+from failover.plan.verdicts import cannot_follow, unfit
 from failover.plan.words import assign, give, stays
 from failover.store import Change
 
@@ -40,6 +40,9 @@ def where_nobody_put_it(board: Board, vserver: Vserver, word: Assignment) -> Cha
     copy = copies[0]
     if not _may_keep(board, vserver, copy):
         return stays(board, word, f"a copy was started by hand on {copy}, which may not run it")
+    if unknown := cannot_follow(board, word, copy):
+        hint = f"bring {word.owner} back, or once it is off: failover fence {word.owner} --confirmed"
+        return Hold(name, f"a copy was started by hand on {copy}, which {unknown}", hint)
     if not alive(view, word.owner):
         return give(board, replace(word, pinned=True), copy, Kind.ADOPTED, f"found running on {copy}")
     let_go = replace(word, target=copy, unshipped=True, pinned=True)

@@ -30,7 +30,7 @@ from failover.plan.board import Board, alive, own_report, stays_on_shutdown
 from failover.plan.freshness import freshest_first
 from failover.plan.placement import preferred
 from failover.plan.starts import waits_for
-from failover.plan.verdicts import is_stale, judge, unfit, verdicts
+from failover.plan.verdicts import cannot_follow, is_stale, judge, unfit, verdicts
 from failover.plan.words import give
 from failover.store import Change
 
@@ -119,14 +119,20 @@ def _only_stale(board: Board, vserver: Vserver, word: Assignment, stale: list[st
     if stale and board.now < until:
         board.later(until)
         return Hold(vserver.name, f"{why}; {word.owner} is waited for (when_stale: wait)", _way_out(stale, word))
-    return Hold(vserver.name, why, _way_out(stale or _with_a_copy(board, vserver, word), word))
+    return Hold(vserver.name, why, _way_out(stale or _with_a_copy(board, vserver, word), word, _strangers(board, word)))
 
 
-def _way_out(stale: list[str], word: Assignment) -> str:
+def _way_out(stale: list[str], word: Assignment, strangers: bool = False) -> str:
     """The command that helps when the manager may not decide by itself."""
     if stale:
         return f"start an old replica all the same: failover start {word.vserver} --on {stale[0]} --accept-loss"
+    if strangers:
+        return f"bring {word.owner} back, or once it is off: failover fence {word.owner} --confirmed"
     return f"bring {word.owner} back"
+
+
+def _strangers(board: Board, word: Assignment) -> bool:
+    return any(cannot_follow(board, word, host) for host in board.view.cluster.vservers[word.vserver].hosts)
 
 
 def way_out(board: Board, vserver: Vserver, word: Assignment) -> str:
@@ -140,7 +146,7 @@ def _with_a_copy(board: Board, vserver: Vserver, word: Assignment) -> list[str]:
         host
         for host in vserver.hosts
         if host != word.owner and host in reports and vserver.name in reports[host].replicas
-        if not unfit(board, vserver, host)
+        if not unfit(board, vserver, host) and not cannot_follow(board, word, host)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from failover.model import Assignment, MoveWish, Verdict, Vserver, Want
-from failover.plan.board import Board, alive, wanted
+from failover.plan.board import Board, alive, may_follow, vouched, wanted
 from failover.plan.freshness import age_of
 
 _GIB = 2**30
@@ -70,6 +70,8 @@ def judge(board: Board, vserver: Vserver, host: str, accepted: MoveWish | None =
         return Verdict(host, False, hopeless)
     if word is not None and word.owner == host:
         return Verdict(host, True, "owns it")
+    if word is not None and (unknown := cannot_follow(board, word, host)):
+        return Verdict(host, False, unknown)
     replica = board.view.reports[host].replicas.get(vserver.name)
     if replica is None:
         return Verdict(host, False, "has no complete replica")
@@ -86,6 +88,14 @@ def judge(board: Board, vserver: Vserver, host: str, accepted: MoveWish | None =
         limit = f"max_data_loss is {vserver.max_data_loss_s:g} s"
         return Verdict(host, False, f"has a replica that is {age:.0f} s old, and {limit}")
     return Verdict(host, True, f"has a complete replica, generation {replica.generation}, {age:.1f} s old")
+
+
+def cannot_follow(board: Board, word: Assignment, host: str) -> str:
+    """Why a lost owner may not be followed by `host`: it may run on by promises of others, and never have asked it."""
+    if alive(board.view, word.owner) or vouched(board.view, word.owner):
+        return ""
+    known = may_follow(board.view, word)
+    return f"was added when {word.owner} could not be told" if known and host not in known else ""
 
 
 def is_stale(board: Board, vserver: Vserver, host: str) -> bool:

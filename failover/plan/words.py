@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from failover.model import Assignment, Event, Kind, Want, frozen_map
-from failover.plan.board import Board, alive, has_obeyed, vouched
+from failover.plan.board import Board, alive, has_obeyed, hosts_of, may_follow, vouched
 from failover.store import Change
 
 
 def assign(board: Board, new: Assignment, because: str) -> Change:
     """`new` as the next epoch. Whatever is decided after it in this planning sees it."""
-    decided = replace(new, epoch=new.epoch + 1, because=because, at=board.now)
+    decided = replace(_knowing(board, new), epoch=new.epoch + 1, because=because, at=board.now)
     facts: dict[str, str | float | int | bool | None] = {"want": str(decided.want)}
     old = board.view.assignments.get(new.vserver)
     if old is not None and old.owner != new.owner:
@@ -20,6 +20,19 @@ def assign(board: Board, new: Assignment, because: str) -> Change:
     event = Event(kind, board.now, because, decided.vserver, decided.owner, decided.epoch, frozen_map(facts))
     board.put(decided)
     return Change(assignments=(decided,), events=(event,))
+
+
+def _knowing(board: Board, new: Assignment) -> Assignment:
+    """With the hosts that may run it now, and those that may follow its owner until it knows them."""
+    before, vserver = board.words.get(new.vserver), board.view.cluster.vservers.get(new.vserver)
+    if before is None or vserver is None:
+        return replace(new, hosts=hosts_of(vserver, new.owner) if vserver else ())
+    let_go = before.owner != new.owner and (alive(board.view, before.owner) or vouched(board.view, before.owner))
+    return replace(
+        new,
+        hosts=hosts_of(vserver, new.owner),
+        known_hosts=() if let_go else may_follow(board.view, before),
+    )
 
 
 def stays(board: Board, word: Assignment, because: str) -> Change:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from agents.steps import Tree
+from agents.steps import Bond, Tree
 from failover.errors import FailoverError, Refused, Unsafe
 from failover.model import Replica, State, Told
 from failover.simulate.clock import Clock
 from failover.simulate.guard import Guard
+from failover.simulate.letters import Letterbox
 from failover.simulate.scene import Scene
 
 
@@ -71,6 +72,9 @@ class Body:
         self.lives: dict[str, Life] = {}
         self.copies: dict[str, Copy] = {}
         self.told: Told | None = None
+        self.bonds: dict[str, Bond] | None = None  # what it has promised; None: it does not know
+        self.unknown = Bond("", 0, float("-inf"))  # what it may have promised
+        self.letterbox: Letterbox | None = None  # that of its agent
         self.powered = False
         self.stalled = False
         self.leaving = False
@@ -109,12 +113,30 @@ class Body:
             if self.lives[name].running:
                 self.scene.say(f"{name} ends with {self.host}")
         self.lives, self.told = {}, None
+        self.bonds = self.letterbox = None
         self.guard.power_off()
         self.scene.touch()
 
     def power_on(self) -> None:
         self.powered = True
         self.scene.touch()
+
+    # --- promises -----------------------------------------------------------------------------------------------------
+
+    def bind_if_unknown(self, longest_s: float) -> None:
+        if self.bonds is None:
+            self.bonds, self.unknown = {}, Bond("", 0, self.clock.now() + longest_s)
+
+    def bond(self, name: str) -> Bond | None:
+        found = max(self.unknown, (self.bonds or {}).get(name, self.unknown), key=lambda bond: bond.until)
+        return found if found.until > float("-inf") else None
+
+    def binds(self, name: str) -> bool:
+        """Whether it has promised not to start it, or may have and would wait for the end of that."""
+        if self.bonds is None:
+            return True
+        bond = self.bond(name)
+        return bond is not None and self.clock.now() < bond.until
 
     # --- processes ----------------------------------------------------------------------------------------------------
 

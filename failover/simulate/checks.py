@@ -15,11 +15,13 @@ from collections.abc import Mapping
 
 from failover import wire
 from failover.model import Assignment, HostIntent, Kind, Report, State, VserverIntent, Want
+from failover.simulate.clock import EPOCH
 from failover.simulate.host import Host
 from failover.simulate.record import Record, decoded
 from failover.simulate.scene import Scene
 
 BY_HAND_S = 10.0  # so long after it was reported a copy started by hand counts
+DECIDED_S = 60.0  # so long after the leader's last word it is obeyed
 HEALED_S = 180.0  # so long after the last trouble everything runs
 
 
@@ -88,6 +90,8 @@ class Checks:
         host = self._hosts.get(old.owner)
         if host is None or new.kind is Kind.ADOPTED or not host.body.runs(old.vserver):
             return
+        if new.owner in self._hosts and self._hosts[new.owner].body.binds(new.vserver):
+            return  # it has promised not to start it yet
         intent = decoded(HostIntent, self._scene.world.nodes, f"intent/hosts/{old.owner}")
         if intent is not None and intent.vouched is not None:
             return
@@ -133,6 +137,8 @@ class Checks:
             runs = any(host.body.runs(name) for host in self._hosts.values())
             if want is not Want.STARTED or runs or name in held or (word is not None and self._in_error(word)):
                 continue
+            if word is not None and word.at > EPOCH + self._scene.now - DECIDED_S:
+                continue  # it is just being done
             self._scene.breach(11, f"{name} is wanted started and all is well, but it runs nowhere")
 
     def _in_error(self, word: Assignment) -> bool:

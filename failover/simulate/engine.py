@@ -177,6 +177,8 @@ class Universe:
                 continue
             if machine.busy or machine.youngest_failure_s() < FAILED_S:
                 return None
+            if self.scene.now - machine.letterbox.asked_at < QUIET_S:
+                return None
             if store.fresh and machine.told is not None and host.agent.works:
                 found += self._agents_moment(host)
         for host in self.hosts.values():
@@ -272,6 +274,8 @@ class Universe:
         owner = self.bodies.get(word.owner)
         if self._in_error(word):
             return f"error@{word.owner}"
+        if self._held(name) and f"alive/{word.owner}" not in nodes:
+            return "waiting"  # though it may run on there, when no other host may ever run it
         if runs:
             return f"started@{word.owner if word.owner in runs else runs[0]}"
         if want is Want.STARTED and self._held(name):

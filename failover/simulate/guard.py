@@ -63,6 +63,10 @@ class Guard:
         self._works_since = self._scheduler.now
         self._enforce()
 
+    def extend(self, until: float, names: Collection[str]) -> bool:
+        """The same for those that have not come to their end."""
+        return self.obey(until, [name for name in names if name in self.ends and not self.due(name)], ())
+
     def obey(self, until: float, names: Collection[str], released: Collection[str]) -> bool:
         now = self._clock.now()
         if not self.works or until - LEAD_S <= now or until > now + LONGEST_S:

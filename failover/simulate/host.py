@@ -66,6 +66,7 @@ class Host:
     def begin(self, *, at_once: bool, uptime_s: float = 0.0) -> None:
         """It is on already; its daemons start within half a second."""
         self._power_on(uptime_s)
+        self.body.bonds = {}
         self._scene.scheduler.after(0.0 if at_once else self._random.uniform(0.0, 0.5), self._if_same_power(self._run))
 
     def power_on(self) -> None:

@@ -15,7 +15,9 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol
 
+from agents.promise import Answer, Message, Question
 from agents.steps import (
+    Bond,
     Demote,
     Failure,
     Freeze,
@@ -33,6 +35,7 @@ from agents.steps import (
 from failover.errors import FailoverError, Refused, Unreachable, Unsafe
 from failover.model import Assignment, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
+from failover.simulate.letters import Letterbox
 
 FAILURES = 16  # remembered per vserver
 TOLD_WAIT_S, TOLD_POLL_S = 2.0, 0.1  # so long the receiving end waits for the word that the sender obeys
@@ -77,6 +80,15 @@ class SimulatedMachine:
         self._until = float("-inf")
         self._told: Told | None = None
         body.noticed, body.ended = process.wake, self._ended
+        body.bind_if_unknown(self._scene.timing.promise_s)
+        self.letterbox = Letterbox(
+            body.host,
+            body.scene,
+            lambda host: peer(host).letterbox,
+            process.wake,
+            body.scene.random(f"{body.host} says"),
+        )
+        body.letterbox = self.letterbox
 
     def now(self) -> float:
         return self._body.clock.now()
@@ -115,6 +127,7 @@ class SimulatedMachine:
             failing=self._failing(name, life),
             by_hand=by_hand,
             by_hand_epoch=self._by_hand.get(name, 0),
+            bond=self._body.bond(name),
         )
 
     def _is_by_hand(self, name: str, life: Life) -> bool:
@@ -156,6 +169,8 @@ class SimulatedMachine:
         name = step.vserver if isinstance(step.vserver, str) else step.vserver.name
         busy = self._busy.setdefault(name, {})
         if step.name in busy or (step.name in _ALONE and any(other in busy for other in _ALONE)):
+            return
+        if isinstance(step, Start | Thaw) and self._body.binds(name):
             return
         self._judge(name, step)
         regular = isinstance(step, Ship) and not step.final and self._is_regular(name)
@@ -387,17 +402,20 @@ class SimulatedMachine:
 
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 
-    def hold(self, until: float, told: Told) -> bool:
+    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
         self._told = told
         owned = [name for name, word in told.assignments.items() if word.owner == told.host]
         released = [name for name in owned if not _is_ours(told, name)]
-        was_over = self.now() >= self._until
-        done = self._body.guard.obey(until, [name for name in owned if name not in released], released)
-        if done:
-            self._until = until
-        if was_over or released:
+        later = {name: end for name, end in promised.items() if name in owned and end > until}
+        guard, taken, was_over = self._body.guard, [], self.now() >= self._until
+        if self.now() < until:
+            by_lease = [name for name in owned if name not in released and name not in later]
+            taken.append(guard.obey(until, by_lease, released))
+            self._until = until if taken[0] else self._until
+        taken += [guard.extend(end, [name]) for name, end in sorted(later.items())]
+        if was_over or released or later:
             self._scene.touch()  # the fence opens
-        return done
+        return bool(taken) and all(taken)
 
     def live(self) -> None:
         """The guard hears that this agent does not hang; whoever simulates the hang knows."""
@@ -405,6 +423,29 @@ class SimulatedMachine:
     def publish(self, told: Told) -> None:
         self._body.told = told
         self._scene.stir()
+
+    def recall(self) -> Told | None:
+        self._told = self._body.told
+        return self._told
+
+    # --- the other hosts ----------------------------------------------------------------------------------------------
+
+    def ask(self, host: str, question: Question) -> None:
+        self.letterbox.ask(host, question)
+
+    def answer(self, host: str, answer: Answer) -> None:
+        self.letterbox.answer(host, answer)
+
+    def heard(self) -> tuple[tuple[str, Message], ...]:
+        return self.letterbox.heard()
+
+    def promise(self, name: str, bond: Bond) -> bool:
+        if any(step in self._busy.get(name, {}) for step in (*_ALONE, "thaw")) or self._body.bonds is None:
+            return False
+        known = self._body.bonds.get(name)
+        until = bond.until if known is None else max(bond.until, known.until)
+        self._body.bonds[name] = replace(bond, until=until)
+        return True
 
     # --- idle time that is left out -----------------------------------------------------------------------------------
 

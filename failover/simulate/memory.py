@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from failover import records, wire, writes
 from failover.errors import FailoverError, Refused, Unreachable
@@ -38,6 +38,15 @@ from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set, Write
 
 _R = TypeVar("_R")
+
+
+class _Read(NamedTuple):
+    """All znodes after this transaction."""
+
+    zxid: int
+    nodes: Mapping[str, Node]
+
+
 _AGAIN_S = 0.3  # after a conflict
 
 
@@ -65,6 +74,7 @@ class MemoryStore(Store):
         self._silence = 0  # counts the times that the answers stayed away or came back
         self._silent = self._notified = False
         self._mirror: Mapping[str, Node] = {}
+        self._known = 0  # the transaction after which something in the mirror was read
         self._told: tuple[Mapping[str, Node], Told] | None = None
         self._lease_version: int | None = None  # what the next renewal will find; None: not known
         self._renewed_at: float | None = None
@@ -186,11 +196,14 @@ class MemoryStore(Store):
         else:
             self._ask(self._all, self._read)
 
-    def _all(self) -> Mapping[str, Node]:
-        return self._world.nodes
+    def _all(self) -> _Read:
+        return _Read(self._world.zxid, self._world.nodes)
 
-    def _read(self, nodes: Mapping[str, Node]) -> None:
-        self._mirror, self._fresh, self._notified = nodes, True, False
+    def _read(self, read: _Read) -> None:
+        if read.zxid < self._known:
+            self._ask(self._all, self._read)
+            return
+        self._mirror, self._fresh, self._notified = read.nodes, True, False
         self._send_report()
         self._changed()
 
@@ -202,18 +215,21 @@ class MemoryStore(Store):
             self._notified = True
             self._line.answer(partial(self._unless_void, self._link, partial(self._ask, self._look, self._saw)))
 
-    def _look(self) -> Mapping[str, Node]:
+    def _look(self) -> _Read:
         self._notified = False
-        return self._world.nodes
+        return self._all()
 
-    def _saw(self, nodes: Mapping[str, Node]) -> None:
-        self._mirror = nodes
+    def _saw(self, read: _Read) -> None:
+        if read.zxid < self._known:  # the mirror never goes back in time
+            self._ask(self._look, self._saw)
+            return
+        self._mirror = read.nodes
         self._changed()
 
     def _read_again(self, *paths: str) -> None:
         """Of what this process has written itself it knows at once."""
         found = {path: node for path in paths if (node := self._world.nodes.get(path))}
-        self._mirror = {**self._mirror, **found}
+        self._mirror, self._known = {**self._mirror, **found}, self._world.zxid
 
     def skip(self, length_s: float, clock_s: float, paths: Collection[str]) -> None:
         """As if the renewals and reports of the idle time that is left out had been made; `clock_s`: on our clock."""

@@ -35,6 +35,7 @@ class Record:
         self._runs: dict[tuple[str, str], None] = {}  # (vserver, host)
         self._ran_until: dict[tuple[str, str], float] = {}
         self._accounted: dict[str, int] = {}  # the epoch of the last takeover whose loss is known
+        self._gone: dict[str, set[int]] = {}  # the writes that takeovers have lost
         self._said: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -182,7 +183,9 @@ class Record:
             return
         self._accounted[name] = taken
         old = self._bodies[word.source].copy(name)
-        missing = (old.content | old.kept) - self._bodies[word.owner].copy(name).content
+        gone = self._gone.setdefault(name, set())  # what an earlier takeover has lost is not lost again
+        missing = (old.content | old.kept) - self._bodies[word.owner].copy(name).content - gone
+        gone |= missing
         times = [self._scene.written[number].at for number in missing]
         end = self._ran_until.get((name, word.source), self._scene.now)
         self.lost.setdefault(name, []).append(max(0.0, end - min(times)) if times else 0.0)

@@ -57,7 +57,7 @@ class World:
         self.down = False
         self._stores: list[Follower] = []
         self._sessions: dict[int, _Session] = {}
-        self._zxid = self._last_session = self._sequence = 0
+        self.zxid = self._last_session = self._sequence = 0
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -119,6 +119,7 @@ class World:
                 store.ended()
         gone = [path for path, node in self.nodes.items() if node.session == number]
         before = self.nodes
+        self.zxid += 1
         self.nodes = {path: node for path, node in before.items() if path not in gone}
         self._tell(gone, before, number)
 
@@ -135,7 +136,7 @@ class World:
             touched = [self._perform(past if one.path.startswith(_PAST) else nodes, one, number) for one in transaction]
         except _Conflict:
             return False
-        self._zxid += 1
+        self.zxid += 1
         before, self.nodes, self.past = self.nodes, nodes, past
         self._tell(touched, before, number)
         return True
@@ -149,11 +150,11 @@ class World:
                     path = f"{path}{self._sequence:010}"
                 elif known is not None:
                     raise _Conflict
-                nodes[path] = Node(data, 0, self.clock(), self._zxid + 1, session if ephemeral else 0)
+                nodes[path] = Node(data, 0, self.clock(), self.zxid + 1, session if ephemeral else 0)
             case Set(_, data, version):
                 if known is None or version not in (-1, known.version):
                     raise _Conflict
-                nodes[path] = Node(data, known.version + 1, self.clock(), self._zxid + 1, known.session)
+                nodes[path] = Node(data, known.version + 1, self.clock(), self.zxid + 1, known.session)
             case Delete(_, version):
                 if known is None or version not in (-1, known.version):
                     raise _Conflict
