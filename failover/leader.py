@@ -15,7 +15,7 @@ from pathlib import Path
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
 from failover.model import Event, Memory, State, View
-from failover.plan import declared_lost, own_report, plan
+from failover.plan import bereft, declared_lost, own_report, plan
 from failover.store import Change, Store
 
 log = logging.getLogger("failover.leader")
@@ -95,7 +95,7 @@ class Leader:
     def _witness(self, view: View, memory: Memory) -> None:
         """History also has what nobody decided: hosts lost and back, vservers seen running after a decision."""
         lost = declared_lost(view, memory)
-        events = [Event("lost", view.now, f"{host} is lost", host=host) for host in sorted(lost - self._lost)]
+        events = [_loss(view, host) for host in sorted(lost - self._lost)]
         events += [Event("back", view.now, f"{host} is back", host=host) for host in sorted(self._lost - lost)]
         for name, word in view.assignments.items():
             report = own_report(view, word)
@@ -108,6 +108,10 @@ class Leader:
         if events:
             self._store.commit(Change(events=tuple(events)))
         self._lost = lost
+
+
+def _loss(view: View, host: str) -> Event:
+    return Event("lost", view.now, f"{host} is lost", host=host, facts={"owned": " ".join(bereft(view, host))})
 
 
 @entry

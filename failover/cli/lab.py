@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from failover.cli.arguments import duration
 from failover.errors import Denied
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         parser = commands.add_parser(name, help=text)
         for positional in positionals:
             parser.add_argument(positional.lower(), metavar=positional)
-        parser.add_argument("--name", default="lab", help="which lab (default: lab)")
+        parser.add_argument("--name", help="which lab (default: lab)")
         parser.set_defaults(run=_run, lab_command=name)
         return parser
 
@@ -47,7 +48,29 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         link = command(name, text)
         link.add_argument("ends", nargs=2, metavar=("A", "B"), help="hosts, 'store' or 'clients'")
         link.add_argument("--one-way", action="store_true", help="only from A to B")
-    command("play", "play the events of a story in real time", "FILE")
+    _add_play(command("play", "play stories: on a lab of their own if they have a cluster, else onto the lab"))
+
+
+def _add_play(play: argparse.ArgumentParser) -> None:
+    play.add_argument("files", nargs="+", type=Path, metavar="FILE", help="one after another")
+    play.add_argument("--json", action="store_true", help="the outcome as failover simulate --json has it")
+    play.add_argument("--speed", type=_factor, default=1.0, metavar="N", help="divide the waits between events by N")
+    play.add_argument(
+        "--longest",
+        type=duration,
+        metavar="T",
+        help="shorten longer waits, as far as they decide nothing (default 25s)",
+    )
+
+
+def _factor(text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no factor, such as 2")
+    return factor
 
 
 _ON_A_HOST = {
@@ -66,7 +89,11 @@ def _run(options: argparse.Namespace) -> int:
     name = options.lab_command
     if name == "down" and options.all:
         return _down_all()
-    lab = Lab(options.name)
+    if name == "play":
+        from failover.cli.played import play
+
+        return play(options)
+    lab = Lab(options.name or "lab")
     if name == "up":
         return _up(lab, options)
     if name == "down":
@@ -79,11 +106,6 @@ def _run(options: argparse.Namespace) -> int:
         argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
         command = lab.host(options.host).command(argv or ["bash"])
         os.execvp(command[0], command)
-    if name == "play":
-        from failover.lab.play import play
-
-        play(lab, Path(options.file))
-        return 0
     from failover.lab.faults import perform
 
     perform(lab, _event(options))

@@ -12,6 +12,7 @@ from typing import Any
 
 from failover.errors import BadInput
 from failover.simulate.chances import Cost, costs, percentile, worst_outage_s
+from failover.simulate.outcome import as_data
 from failover.simulate.replay import Played, shortened
 from failover.simulate.story import Story
 
@@ -141,17 +142,9 @@ def _as_json(story: Story, played: Sequence[Played]) -> dict[str, Any]:
     """What the first seed that failed gave, else the first; where faults were drawn, else the worst."""
     failed = [one for one in played if not one.agreed]
     shown = failed[0] if failed else _worst(played) if story.events is None else played[0]
-    outcome = shown.outcome
-    told: dict[str, Any] = {
-        "id": story.id,
-        "final": dict(outcome.final),
-        "fenced": sorted(outcome.fenced),
-        "moves": [{"vserver": m.vserver, "from": m.source, "to": m.target, "kind": m.kind} for m in outcome.moves],
-        "rejected": outcome.rejected,
-        "violations": list(outcome.violations),
-        "story": list(outcome.story),
+    told = {
+        **as_data(story, shown.outcome, shown.differences),
         "agreed": not failed,
-        "differences": list(shown.differences),
         "seed": shown.seed,
         "seeds": len(played),
         "failed_seeds": [one.seed for one in failed],

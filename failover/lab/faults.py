@@ -1,6 +1,6 @@
 """The words of a story's events, done to a lab: `isolate hostC`, `cut hostA -> hostB`, `stall hostB 5s`.
 
-A fault that ends by itself (`stall`, `agent-hang`, `leader-stop`) begins at once and hands back what ends it, and when.
+A fault that goes on by itself (`stall`, `agent-hang`, `shutdown`) begins at once and hands back what follows, and when.
 
 Words that are commands of the manager (`move v1 hostB`) run as `failover …` in a host that has power.
 """
@@ -9,49 +9,50 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
+from failover.config import units
+from failover.config.problem import Misread
 from failover.errors import BadInput, Refused
+from failover.lab import departure
 from failover.lab.lab import Lab
+from failover.lab.later import Later, give_up
 from failover.lab.network import STORE
 from failover.lab.place import CLIENT
 from failover.lab.services import LEADER_REST_S
 
 _FILLER = "/vservers/.filler"
-
-
-@dataclass(frozen=True)
-class Later:
-    """What ends a fault: `after_s` seconds from now."""
-
-    after_s: float
-    text: str
-    do: Callable[[], None]
-
+_TAKE_THE_COPY = """
+import sys
+from agents.replication.generation import promote
+from agents.replication.record import Place
+promote(sys.argv[1], Place(sys.argv[1]).load().epoch, anyway=True)
+"""
 
 Fault = Callable[[Lab, list[str]], Later | None]
 
 
 def perform(lab: Lab, event: str) -> None:
-    """Do one event, and wait for its end if it ends by itself."""
+    """Do one event, and wait for what follows."""
     later = begin(lab, event)
-    if later:
+    while later:
         try:
             time.sleep(later.after_s)
-        finally:
-            later.do()
+        except BaseException:
+            give_up(later)
+            raise
+        later = later.do()
 
 
 def begin(lab: Lab, event: str) -> Later | None:
     """Begin one event. Raises BadInput for a word that is unknown or that no lab can do."""
     try:
-        word, *words = shlex.split(event) or [""]
+        word, *words = shlex.split(event.replace("->", " -> ")) or [""]
     except ValueError as error:
         raise BadInput(f"'{event}' is no event: {error}") from error
     if word in _COMMANDS:
@@ -67,10 +68,17 @@ def begin(lab: Lab, event: str) -> Later | None:
 
 
 def seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
-    if not found:
-        raise BadInput(f"'{text}' is no duration", hint="such as 500ms, 5s or 2m")
-    return float(found[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[found[2]]
+    try:
+        return units.some_duration(text)
+    except Misread as misread:
+        raise BadInput(f"'{text}' is no duration", hint="such as 500ms, 5s or 2m") from misread
+
+
+def _bytes(text: str) -> int:
+    try:
+        return units.size(text)
+    except Misread as misread:
+        raise BadInput(misread.message, hint=misread.hint) from misread
 
 
 # --- power and links
@@ -84,13 +92,12 @@ def _power_on(lab: Lab, words: list[str]) -> None:
     lab.power_on(words[0])
 
 
-def _shutdown(lab: Lab, words: list[str]) -> None:
-    lab.shut_down(words[0])
+def _shutdown(lab: Lab, words: list[str]) -> Later | None:
+    return departure.begin(lab, words[0], lambda: None)
 
 
-def _reboot(lab: Lab, words: list[str]) -> None:
-    lab.shut_down(words[0])
-    lab.power_on(words[0])
+def _reboot(lab: Lab, words: list[str]) -> Later | None:
+    return departure.begin(lab, words[0], lambda: lab.power_on(words[0]))
 
 
 def _isolate(lab: Lab, words: list[str]) -> None:
@@ -170,7 +177,7 @@ def _hung(service: str) -> Fault:
 
 
 def _leader(lab: Lab) -> str:
-    said = json.loads(lab.exec(_powered(lab)[0], ["failover", "status", "--json"]).stdout)
+    said = json.loads(lab.exec(lab.operator, ["failover", "status", "--json"]).stdout)
     if not said.get("leader"):
         raise Refused("nobody leads the cluster now")
     return str(said["leader"])
@@ -185,8 +192,8 @@ def _leader_stop(lab: Lab, _words: list[str]) -> Later:
 
 
 def _store(lab: Lab, do: Callable[[Lab, str, str], None]) -> None:
-    for host in _powered(lab):
-        if "zookeeper" in lab.host(host).runs:
+    for host in lab.servers:
+        if lab.host(host).powered:
             do(lab, "zookeeper", host)
 
 
@@ -211,22 +218,38 @@ def _disk_free(lab: Lab, words: list[str]) -> None:
 
 def _crash(lab: Lab, words: list[str]) -> None:
     """The vserver's first process dies, wherever it runs."""
-    for host in _powered(lab):
-        if pid := lab.host(host).vserver(words[0]):
-            os.kill(pid, signal.SIGKILL)
-            return
-    raise Refused(f"{words[0]} runs on no host")
+    pid = lab.host(_where_it_runs(lab, words[0])).vserver(words[0])
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _write(lab: Lab, words: list[str]) -> None:
+    """Into its tree, as if it had done so itself."""
+    name, size = words
+    write = 'head -c "$1" /dev/urandom > "/vservers/$0/var/written" && sync -f /vservers'
+    lab.exec(_where_it_runs(lab, name), ["sh", "-c", write, name, str(_bytes(size))], timeout_s=300)
+
+
+def _by_hand(lab: Lab, words: list[str]) -> None:
+    """Somebody takes the copy that lies there for the vserver itself, and starts it."""
+    name, host = words
+    lab.exec(host, [sys.executable, "-c", _TAKE_THE_COPY, name])
+    lab.exec(host, ["vserver", name, "start"])
+
+
+def _stop_by_hand(lab: Lab, words: list[str]) -> None:
+    lab.exec(_where_it_runs(lab, words[0]), ["vserver", words[0], "stop"])
+
+
+def _where_it_runs(lab: Lab, name: str) -> str:
+    for host in filter(lambda name: lab.host(name).powered, lab.real_hosts):
+        if lab.host(host).vserver(name):
+            return host
+    raise Refused(f"{name} runs on no host")
 
 
 def _command(lab: Lab, words: Sequence[str]) -> None:
-    lab.exec(_powered(lab)[0], ["failover", *words], timeout_s=120)
-
-
-def _powered(lab: Lab) -> list[str]:
-    powered = [name for name in lab.real_hosts if lab.host(name).powered]
-    if not powered:
-        raise Refused("no host has power")
-    return powered
+    lab.exec(lab.operator, ["failover", *words], timeout_s=120)
 
 
 # The word: fewest words after it, most, what it does.
@@ -252,6 +275,9 @@ _FAULTS: dict[str, tuple[int, int, Fault]] = {
     "leader-stop": (0, 0, _leader_stop),
     "leader-hang": (1, 1, lambda lab, words: _hang(lab, "leader", _leader(lab), words[0])),
     "crash": (1, 1, _crash),
+    "write": (2, 2, _write),
+    "by-hand": (2, 2, _by_hand),
+    "stop-by-hand": (1, 1, _stop_by_hand),
     "disk-full": (1, 1, _disk_full),
     "disk-free": (1, 1, _disk_free),
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -57,6 +58,7 @@ class Host:
         self.runs = runs
         self.directory = machine.place.host(name)
         self.group = Group(machine.place.group(name), machine.hierarchies)
+        self.unplugged = self.directory / "unplugged"  # exists while its cable is pulled
 
     # --- its disk
 
@@ -64,6 +66,16 @@ class Host:
         """Make its directories and its empty disk."""
         for part in (*_OWN, "system/upper", "system/work", "root"):
             (self.directory / part).mkdir(parents=True)
+        self._format()
+
+    def renew(self) -> None:
+        """Its disk is empty again, its cable plugged in, and its daemons remember nothing; it must have no power."""
+        self.unplugged.unlink(missing_ok=True)
+        for entry in (self.directory / "state").iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self._format()
+
+    def _format(self) -> None:
         with (self.directory / "disk.img").open("wb") as image:
             image.truncate(_bytes(self.machine.disk))
         quiet = {"ext4": "-qF", "btrfs": "-qf", "xfs": "-qf"}[self.machine.fs]
@@ -191,7 +203,9 @@ class Host:
             "host": self.name,
             "root": str(self.directory / "root"),
             "fstab": str(self.directory / "fstab"),
-            "link": network.link_commands(self.name, self.machine.place.switch, self.addresses),
+            "link": network.link_commands(
+                self.name, self.machine.place.switch, self.addresses, plugged=not self.unplugged.exists()
+            ),
             "rules": network.store_rules(cuts, self.name) if any(self.name in cut for cut in cuts) else "",
             "door": str(unified / _LEAF / "cgroup.procs"),
             "services": self.runs,

@@ -28,7 +28,7 @@ from failover.lab import cgroups, identity, network, services
 from failover.lab.cgroups import Group
 from failover.lab.host import Host, Machine, detach
 from failover.lab.network import STORE, Switch
-from failover.lab.place import BASE, CLIENT, Place
+from failover.lab.place import BASE, CLIENT, STORES, Place
 
 NETWORK = "10.77"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -42,6 +42,7 @@ class Lab:
         self.place = Place(name, base)
         self.switch = Switch(self.place.switch)
         self.hosts: dict[str, Host] = {}
+        self.servers: list[str] = []  # the hosts that carry a ZooKeeper server
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # not described: it has no hosts
             self._know(json.loads(self.place.description.read_text()))
 
@@ -59,14 +60,16 @@ class Lab:
         services: Sequence[str] = services.ALL,
         fs: str = "btrfs",
         disk: str = "4G",
+        apart: bool = False,
         timeout_s: float = 60.0,
     ) -> None:
         """Returns when every service runs and ZooKeeper has a quorum; who waits in vain finds the hosts as they are.
 
         `config`: a cluster.yaml whose hosts the lab shall have, instead of `hosts` hosts without vservers.
+        `apart`: ZooKeeper has hosts of its own (place.STORES), so that what becomes of a host is no fault of the store.
         """
         text, addresses = _cluster(self.place.name, hosts, config)
-        wanted = _description(addresses, services, fs, disk)
+        wanted = _description(addresses, services, fs, disk, apart=apart)
         with self._locked(make=True) as lock:
             if self.is_up:
                 raise Refused(f"lab {self.place.name} is up", hint=f"failover lab down --name {self.place.name}")
@@ -74,7 +77,7 @@ class Lab:
             try:
                 replace_file(self.place.description, json.dumps(wanted, indent=2))
                 self._know(wanted)
-                self._found(text, addresses)
+                self._found(text, {**addresses, **(STORES if apart else {})})
                 self._boot(lock)
             except BaseException:
                 self._vanish()
@@ -83,6 +86,27 @@ class Lab:
             if "zookeeper" in services:
                 self.await_store(timeout_s)
             self.place.ready.touch()
+
+    def renew(self, hosts: Sequence[str], text: str, timeout_s: float = 60.0) -> None:
+        """Every host of the cluster loses its power, its disk and its faults; `hosts` boot anew with another cluster
+        file. For a lab whose store is apart: that stays as it is, so the cluster needs another name."""
+        for name in self.real_hosts:
+            host = self.host(name)
+            if host.powered:
+                self.power_off(name)
+            host.renew()
+            replace_file(host.directory / "etc/cluster.yaml", text)
+        for source, target in self.switch.cuts():
+            self.switch.mend(source, target)
+        for server in self.servers:
+            self.host(server).hold("zookeeper", down=False)
+            replace_file(self.host(server).directory / "etc/cluster.yaml", text)
+        with self._locked(fcntl.LOCK_SH) as lock:
+            booting = [(self.host(name), self.host(name).power_on(lock, set())) for name in hosts]
+            for host, process in booting:
+                host.booted(process)
+        self.await_services(timeout_s)
+        self.await_store(timeout_s)
 
     def down(self) -> None:
         """Take away all that exists of it; harmless when nothing does."""
@@ -134,8 +158,18 @@ class Lab:
 
     @property
     def real_hosts(self) -> list[str]:
-        """Without the client."""
-        return [name for name in self.hosts if name != CLIENT]
+        """Those of the cluster: without the client, and without ZooKeeper's own."""
+        return [name for name in self.hosts if name != CLIENT and name not in STORES]
+
+    @property
+    def operator(self) -> str:
+        """The host on which an operator's commands run: one that reaches the store, if there is any."""
+        powered = [name for name in (*self.servers, *self.real_hosts) if self.hosts[name].powered]
+        if not powered:
+            raise Refused("no host has power")
+        ports = self.switch.ports()
+        well = [name for name in powered if ports.get(name) and not self.hosts[name].group.frozen]
+        return next((name for name in well if not any(name in cut for cut in self.switch.cuts())), (well or powered)[0])
 
     def power_off(self, name: str) -> float:
         """Cut a host's power; returns the moment (CLOCK_MONOTONIC)."""
@@ -159,19 +193,23 @@ class Lab:
         host.power_off(self.switch)
 
     def isolate(self, name: str) -> float:
-        """Pull the cable of a host; returns the moment."""
-        self._powered(name)
+        """Pull the cable of a host, which stays out over its boots; returns the moment."""
+        host = self.host(name)
+        host.unplugged.touch()
         at = time.monotonic()
-        self.switch.set_port(name, up=False)
+        if host.powered:
+            self.switch.set_port(name, up=False)
         return at
 
     def join(self, name: str) -> None:
         """Plug the cable in again, and mend every link of the host."""
-        self._powered(name)
+        host = self.host(name)
+        host.unplugged.unlink(missing_ok=True)
         for source, target in self.switch.cuts():
             if name in (source, target):
                 self.mend(source, target)
-        self.switch.set_port(name, up=True)
+        if host.powered:
+            self.switch.set_port(name, up=True)
 
     def cut(self, source: str, target: str) -> None:
         """Drop what goes from one end to the other. The ends are hosts; one of them may be "store"."""
@@ -222,12 +260,6 @@ class Lab:
 
     # --- details
 
-    def _powered(self, name: str) -> Host:
-        host = self.host(name)
-        if not host.powered:
-            raise Refused(f"{name} has no power", hint=f"failover lab power-on {name}")
-        return host
-
     def _tell_store_cuts(self, *ends: str) -> None:
         for name in ends if STORE in ends else ():
             if name != STORE and self.host(name).powered:
@@ -235,17 +267,17 @@ class Lab:
                 run(self.host(name).command(["nft", "-f", "-"]), timeout_s=10, stdin=rules.encode())
 
     def _store_addresses(self) -> list[str]:
-        return [self.hosts[name].addresses[0].partition("/")[0] for name in self.real_hosts[: identity.SERVERS]]
+        return [self.hosts[name].addresses[0].partition("/")[0] for name in self.servers]
 
     def _know(self, wanted: dict[str, Any]) -> None:
         """`wanted`: see _description."""
         machine = Machine(self.place, sys.executable, wanted["disk"], wanted["fs"], cgroups.of_this_machine())
         hosts = {}
-        for number, (name, own) in enumerate(wanted["hosts"].items()):
-            store = number < identity.SERVERS
-            runs = {} if name == CLIENT else services.of_host(wanted["services"], name, sys.executable, store=store)
+        for name, own in wanted["hosts"].items():
+            chosen = [] if name == CLIENT else ["zookeeper"] if name in STORES else wanted["services"]
+            runs = services.of_host(chosen, name, sys.executable, store=name in wanted["servers"])
             hosts[name] = Host(machine, name, tuple(own), runs)
-        self.hosts = hosts
+        self.hosts, self.servers = hosts, list(wanted["servers"])
 
     def _found(self, text: str, addresses: dict[str, str]) -> None:
         names = "127.0.0.1 localhost\n" + "".join(f"{address} {host}\n" for host, address in addresses.items())
@@ -256,11 +288,12 @@ class Lab:
             (etc / "hosts").write_text(names)
             (etc / "hostname").write_text(f"{name}\n")
             (etc / "passwd").write_text(_with_plain_root(Path("/etc/passwd").read_text()))
-        real = {name: self.hosts[name] for name in self.real_hosts}
+        real = {name: host for name, host in self.hosts.items() if name != CLIENT}
         identity.found({name: host.directory / "etc" for name, host in real.items()}, addresses, text, sys.executable)
         for name, host in real.items():
             if "zookeeper" in host.runs:
-                identity.prepare_zookeeper(host.directory / "state", addresses, name)
+                servers = {server: addresses[server] for server in self.servers}
+                identity.prepare_zookeeper(host.directory / "state", servers, name)
 
     @contextmanager
     def _locked(self, kind: int = fcntl.LOCK_EX, *, make: bool = False) -> Iterator[int]:
@@ -309,11 +342,15 @@ def _cluster(name: str, count: int, config: Path | None) -> tuple[str, dict[str,
     for host, address in addresses.items():
         if not address.startswith(f"{NETWORK}."):
             raise BadInput(f"{host} has the address {address}", hint=f"in a lab it must be in {NETWORK}.0.0/16")
-        if host in (CLIENT, STORE) or len(host) > 15:
+        if not may_be_called(host):
             raise BadInput(
                 f"a host of a lab cannot be called '{host}'", hint="up to 15 letters, not 'client' or 'store'"
             )
     return text, addresses
+
+
+def may_be_called(host: str) -> bool:
+    return host not in (CLIENT, STORE, *STORES) and len(host) <= 15
 
 
 def _with_plain_root(passwd: str) -> str:
@@ -322,14 +359,17 @@ def _with_plain_root(passwd: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _description(addresses: dict[str, str], chosen: Sequence[str], fs: str, disk: str) -> dict[str, Any]:
+def _description(
+    addresses: dict[str, str], chosen: Sequence[str], fs: str, disk: str, *, apart: bool
+) -> dict[str, Any]:
     if fs not in ("btrfs", "ext4", "xfs"):
         raise BadInput(f"'{fs}' is no file system for a lab", hint="btrfs, ext4 or xfs")
     if not (disk[:-1].isdigit() and disk[-1:] in tuple("MGT")):
         raise BadInput(f"'{disk}' is no size of a disk", hint="such as 4G")
-    every = {**addresses, CLIENT: f"{NETWORK}.0.250"}
+    every = {**addresses, **(STORES if apart else {}), CLIENT: f"{NETWORK}.0.250"}
     both = {host: [f"{address}/16", f"fd77::{address.rpartition('.')[2]}/64"] for host, address in every.items()}
-    return {"hosts": both, "services": list(services.known(chosen)), "fs": fs, "disk": disk}
+    servers = list(STORES) if apart else list(addresses)[: identity.SERVERS]
+    return {"hosts": both, "servers": servers, "services": list(services.known(chosen)), "fs": fs, "disk": disk}
 
 
 def _unmount(below: Path, timeout_s: float = 10.0) -> None:

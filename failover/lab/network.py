@@ -4,7 +4,7 @@
      eth0 │           eth0 │           eth0 │
     ══════╪════════════════╪════════════════╪═════  the switch: bridge `br0`, ports hostA, hostB, client
 
-    isolate h        the port goes down: both ends lose the carrier
+    isolate h        the port goes down, also of the next boot: both ends lose the carrier
     cut a b          frames from port to port are dropped: the nftables set `cuts` in the switch
     cut h store      the host's own packets to or from port 2181 are dropped in the host, the local server's included
 
@@ -108,7 +108,7 @@ def mac(address: str) -> str:
     return "02:00:" + ":".join(f"{int(byte):02x}" for byte in address.partition("/")[0].split("."))
 
 
-def link_commands(host: str, switch: Path, addresses: tuple[str, ...]) -> list[list[str]]:
+def link_commands(host: str, switch: Path, addresses: tuple[str, ...], *, plugged: bool) -> list[list[str]]:
     """What a booting host runs in its own network namespace while it still sees the machine's files."""
     pair = ["type", "veth", "peer", "name", host, "netns", str(switch)]
     adds = [["ip", "addr", "add", address, "dev", "eth0"] for address in addresses]
@@ -117,5 +117,5 @@ def link_commands(host: str, switch: Path, addresses: tuple[str, ...]) -> list[l
         ["ip", "link", "add", "eth0", "address", mac(addresses[0]), *pair],
         *[[*add, "nodad"] if ":" in add[3] else add for add in adds],
         ["ip", "link", "set", "eth0", "up"],
-        ["nsenter", f"--net={switch}", "ip", "link", "set", host, "master", "br0", "up"],
+        ["nsenter", f"--net={switch}", "ip", "link", "set", host, "master", "br0", "up" if plugged else "down"],
     ]

@@ -32,6 +32,8 @@ CONTROL = Path("/run/failover-lab")
 ZOOKEEPER = STATE / "zookeeper"
 
 CLIENT = "client"  # the host from which addresses are probed: no services, no vservers
+# the hosts that carry nothing but ZooKeeper, in a lab where it is apart, and their addresses
+STORES = {f"store{number}": f"10.77.0.{240 + number}" for number in (1, 2, 3)}
 
 
 @dataclass(frozen=True)

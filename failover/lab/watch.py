@@ -1,4 +1,4 @@
-"""Who runs a vserver, and who speaks with its addresses? Looked at every 10 ms from outside the hosts.
+"""Who runs which vserver, and who speaks with its addresses? Looked at every 10 ms from outside the hosts.
 
 runs     hosts in which the vserver's cgroup has processes that are not frozen
 speaks   hosts from whose port the switch got a frame with one of its addresses as the source, in the last 10 ms
@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,18 +41,36 @@ class Sight:
     lost: int = 0  # frames that the observer could not read in time, so far
 
 
-class Watch(Observer):
+class WatchAll(Observer):
+    """Several vservers at once, each with its addresses."""
+
+    def __init__(self, lab: Lab, vservers: Mapping[str, Sequence[str]]) -> None:
+        watched = {
+            vserver: {
+                "groups": {name: str(lab.host(name).group.unified / "vserver" / vserver) for name in lab.real_hosts},
+                "addresses": [address.partition("/")[0] for address in addresses],
+            }
+            for vserver, addresses in vservers.items()
+        }
+        words = [sys.executable, "-m", "failover.lab.watch", json.dumps(watched)]
+        super().__init__(["nsenter", f"--net={lab.place.switch}", *words])
+        self.seen: dict[str, list[Sight]] = {vserver: [] for vserver in vservers}  # only changes
+
+    def see(self, said: dict[str, Any]) -> None:
+        sight = Sight(said["at"], tuple(said["runs"]), tuple(said["speaks"]), said["lost"])
+        self.seen[said["vserver"]].append(sight)
+
+    def all_seen(self) -> dict[str, list[Sight]]:
+        with self.watching():
+            return {vserver: list(sights) for vserver, sights in self.seen.items()}
+
+
+class Watch(WatchAll):
     """`addresses`: those of the lab's cluster file when left out."""
 
     def __init__(self, lab: Lab, vserver: str, addresses: Sequence[str] | None = None) -> None:
-        groups = {name: str(lab.host(name).group.unified / "vserver" / vserver) for name in lab.real_hosts}
-        watched = [address.partition("/")[0] for address in addresses or _declared(lab, vserver)]
-        words = [sys.executable, "-m", "failover.lab.watch", json.dumps({"groups": groups, "addresses": watched})]
-        super().__init__(["nsenter", f"--net={lab.place.switch}", *words])
-        self.sights: list[Sight] = []  # only changes
-
-    def see(self, said: dict[str, Any]) -> None:
-        self.sights.append(Sight(said["at"], tuple(said["runs"]), tuple(said["speaks"]), said["lost"]))
+        super().__init__(lab, {vserver: addresses or _declared(lab, vserver)})
+        self.sights = self.seen[vserver]
 
     def doubles(self) -> list[Sight]:
         """Every moment at which more than one host ran the vserver or spoke with its addresses."""
@@ -72,21 +90,30 @@ def _declared(lab: Lab, vserver: str) -> tuple[str, ...]:
 # --- the process beside the switch
 
 
-def _observe(groups: dict[str, Path], addresses: set[bytes]) -> None:
-    frames = _listen()
+@dataclass
+class _Watched:
+    vserver: str
+    groups: dict[str, Path]
+    addresses: set[bytes]
     last: dict[str, Any] | None = None
+
+
+def _observe(watched: list[_Watched]) -> None:
+    frames = _listen()
     lost = 0
     say({})
     due = time.monotonic()
     while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
         due = max(due + PERIOD_S, time.monotonic())
-        speaks = _speakers(frames, addresses) & set(groups)
-        runs = [host for host, group in groups.items() if _runs(group)]
+        spoke = _speakers(frames)
         lost += struct.unpack("II", frames.getsockopt(_SOL_PACKET, _STATISTICS, 8))[1]
-        seen = {"runs": runs, "speaks": sorted(speaks), "lost": lost}
-        if seen != last:
-            say({"at": time.monotonic(), **seen})
-        last = seen
+        for one in watched:
+            speaks = {port for port, address in spoke if address in one.addresses and port in one.groups}
+            runs = [host for host, group in one.groups.items() if _runs(group)]
+            seen = {"vserver": one.vserver, "runs": runs, "speaks": sorted(speaks), "lost": lost}
+            if seen != one.last:
+                say({"at": time.monotonic(), **seen})
+            one.last = seen
 
 
 def _listen() -> socket.socket:
@@ -98,15 +125,15 @@ def _listen() -> socket.socket:
     return frames
 
 
-def _speakers(frames: socket.socket, addresses: set[bytes]) -> set[str]:
-    ports = set()
+def _speakers(frames: socket.socket) -> set[tuple[str, bytes | None]]:
+    """Ports and the addresses with which something spoke there; it is seen at the port, and again at the bridge."""
+    spoke = set()
     try:
         while True:
             frame, origin = frames.recvfrom(64)
-            if source_of(frame) in addresses:  # seen at the port, and again at the bridge
-                ports.add(origin[0])
+            spoke.add((origin[0], source_of(frame)))
     except BlockingIOError:
-        return ports
+        return spoke
 
 
 def source_of(frame: bytes) -> bytes | None:
@@ -143,8 +170,13 @@ def _executes(pid: str) -> bool:
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.argv[1])
     _observe(
-        {host: Path(group) for host, group in told["groups"].items()},
-        {ipaddress.ip_address(address).packed for address in told["addresses"]},
+        [
+            _Watched(
+                vserver,
+                {host: Path(group) for host, group in told["groups"].items()},
+                {ipaddress.ip_address(address).packed for address in told["addresses"]},
+            )
+            for vserver, told in json.loads(sys.argv[1]).items()
+        ]
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from failover.model import Memory, View, frozen_map
-from failover.plan.board import Board, is_noted
+from failover.model import Memory, State, View, Want, frozen_map
+from failover.plan.board import Board, is_noted, reported
 
 LOSSES = 5  # so many are kept per host
 
@@ -24,3 +24,15 @@ def remembered(board: Board) -> Memory:
 def declared_lost(view: View, memory: Memory) -> frozenset[str]:
     """The hosts of which the leader says that they are lost."""
     return frozenset(host for host, lease in view.leases.items() if not lease.alive and is_noted(memory, lease))
+
+
+def bereft(view: View, host: str) -> tuple[str, ...]:
+    """What is wanted started and has lost its owner with this host: not what had been stopped before in order, and not
+    what was in error."""
+    found = []
+    for name, word in view.assignments.items():
+        seen = reported(view, host, name)
+        rests = seen is not None and seen.state is State.STOPPED and view.reports[host].leaving
+        if word.owner == host and word.want is Want.STARTED and not rests and not (seen and seen.state is State.ERROR):
+            found.append(name)
+    return tuple(sorted(found))

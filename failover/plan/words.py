@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from failover.model import Assignment, Event, Kind, Want
+from failover.model import Assignment, Event, Kind, Want, frozen_map
 from failover.plan.board import Board, alive, has_begun, hosts_of, may_follow, own_report, vouched
 from failover.store import Change
 
@@ -12,7 +12,12 @@ from failover.store import Change
 def assign(board: Board, new: Assignment, because: str) -> Change:
     """`new` as the next epoch. Whatever is decided after it in this planning sees it."""
     decided = replace(_knowing(board, new), epoch=new.epoch + 1, because=because, at=board.now)
-    event = Event(_kind(board, decided), board.now, because, decided.vserver, decided.owner, decided.epoch)
+    facts: dict[str, str | float | int | bool | None] = {"want": str(decided.want)}
+    old = board.view.assignments.get(new.vserver)
+    if old is not None and old.owner != new.owner:
+        facts |= {"from": old.owner, "from_alive": alive(board.view, old.owner)}
+    kind = _kind(board, decided)
+    event = Event(kind, board.now, because, decided.vserver, decided.owner, decided.epoch, frozen_map(facts))
     board.put(decided)
     return Change(assignments=(decided,), events=(event,))
 

@@ -7,9 +7,10 @@ Rule 2: moves are compared per vserver, in order; which of two vservers moved fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import Any
 
 from failover.model import frozen_map
 from failover.simulate.story import Expect, Move, Story
@@ -31,6 +32,21 @@ class Outcome:
     )  # vserver -> seconds of data, per takeover
     started: frozenset[tuple[str, str]] = frozenset()  # (vserver, host): the agent there began to start it
     stopped: frozenset[tuple[str, str]] = frozenset()  # (vserver, host): the agent there began to stop it
+
+
+def as_data(story: Story, outcome: Outcome, differing: Sequence[str]) -> dict[str, Any]:
+    """For programs: what `failover simulate --json` and `failover lab play --json` print of a story."""
+    return {
+        "id": story.id,
+        "final": dict(outcome.final),
+        "fenced": sorted(outcome.fenced),
+        "moves": [{"vserver": m.vserver, "from": m.source, "to": m.target, "kind": m.kind} for m in outcome.moves],
+        "rejected": outcome.rejected,
+        "violations": list(outcome.violations),
+        "story": list(outcome.story),
+        "agreed": not differing and not outcome.violations,
+        "differences": list(differing),
+    }
 
 
 def differences(story: Story, outcome: Outcome) -> tuple[str, ...]:

@@ -30,9 +30,33 @@ _FOR_THE_LAB = frozenset(("id", "until", "cluster"))
 _CLUSTER_HINT = "as in cluster: {hosts: {h1: {}}, vservers: {vA: {primary: h1, backups: []}}}"
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A story with what the places of its file are, for who can play only some of it."""
+
+    story: Story
+    where: str
+    law: Pairs  # cluster:
+    laws: Mapping[int, Pairs]  # number of an event that changes the cluster -> cluster: from then on
+    happens: tuple[Keys, ...]  # where each event is written
+    places: Mapping[Keys, Mark]
+
+
 def load(path: Path) -> Story:
     """The story of a file; of a cluster.yaml one without events. Raises BadConfig with all problems."""
     return read_story(_text_of(path), str(path))
+
+
+def open_story(path: Path) -> Opened | None:
+    """As `load`, with its places; None when it is no story with a cluster of its own. Raises BadConfig."""
+    text = _text_of(path)
+    tree = read(text, str(path))
+    if _is_cluster(tree) or "cluster" not in _keys(tree):
+        return None
+    reader = _Reader.of(text, str(path))
+    law = reader.law
+    story = reader.story()
+    return Opened(story, str(path), law, reader.laws, tuple(reader.happens), reader.found.places)
 
 
 def load_events(path: Path) -> tuple[Event, ...]:
@@ -75,6 +99,8 @@ class _Reader:
     law: Pairs  # cluster: as the file would say it by now
     sound: bool = False  # whether `law` had no problem
     removed: set[str] = field(default_factory=set)
+    happens: list[Keys] = field(default_factory=list)
+    laws: dict[int, Pairs] = field(default_factory=dict)
     known: dict[str, dict[str, None]] = field(default_factory=lambda: {"hosts": {}, "vservers": {}})
 
     @classmethod
@@ -158,6 +184,7 @@ class _Reader:
             mark = self._mark(path, complaint.about)
             self.found.problems.append(Problem(complaint.message, complaint.hint, dotted(path), mark))
         event = told.event
+        self.happens.append(path)
         if event.word == "remove":
             self.removed.add(event.vserver)
         if told.complaints or told.group is None or Kind.GROUP not in WORDS[event.word].takes:
@@ -180,7 +207,7 @@ class _Reader:
             return event
         whole = merged(self.law, change)
         was_sound = self.sound
-        self.law = whole if isinstance(whole, Pairs) else self.law
+        self.law = self.laws[len(self.happens) - 1] = whole if isinstance(whole, Pairs) else self.law
         return replace(event, cluster=self._cluster(dotted(path)) if was_sound else None)
 
     def _refuse_second(self, path: Keys, event: Event) -> None:

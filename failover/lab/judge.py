@@ -1,0 +1,143 @@
+"""What became of a story on a lab, in the words of the simulator's outcome: pure, from what was seen and said.
+
+    final        `failover status --json`, and what runs as seen from outside
+    moves        `failover history --json`: each takeover or planned move of what is wanted started
+    fenced       the same: whose vservers were taken over while it took no part, or had to wait when it was lost
+    violations   what the watch saw, every 10 ms: two hosts that run one vserver, or speak with its address
+
+Rule 1: where an outside view and a report differ, the outside view counts for what runs.
+Rule 2: a host that stood still runs what it ran until its guard has had a turn: that long its processes may run beside
+        their successor, but they reach nobody. So only what speaks counts in that moment.
+Rule 3: a copy that somebody has started by hand counts once the leader has had its turn about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from failover.lab.watch import Sight
+from failover.model import Want
+from failover.simulate.story import Move
+
+STARTED = str(Want.STARTED)
+TURN_S = 1.0  # until a guard that stood still has had its turn
+BY_HAND_S = 10.0
+_MOVES = ("takeover", "planned")
+
+History = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """`status`: as the command last gave it. `store_down`: before that. `runs`, `frozen`: vserver -> hosts."""
+
+    status: Mapping[str, Any]
+    store_down: bool
+    runs: Mapping[str, Sequence[str]]
+    frozen: Mapping[str, Sequence[str]]
+
+
+def final(seen: Seen, vserver: str, primary: str) -> str:
+    """As failover/simulate/engine.py says it of a simulated cluster."""
+    said = seen.status["vservers"].get(vserver)
+    runs = seen.runs.get(vserver, ())
+    if said is None:
+        return "removed"
+    owner, started = said["owner"], said["want"] == STARTED
+    if said["state"] == "ignored":
+        return f"ignored@{[*runs, owner or primary][0]}"
+    if owner is None:
+        return f"started@{runs[0]}" if runs else "waiting" if started else f"stopped@{primary}"
+    if said["state"] == "error":
+        return f"error@{owner}"
+    if runs:
+        return f"started@{owner if owner in runs else runs[0]}"
+    held = any(hold["subject"] == vserver for hold in seen.status["holds"])
+    if started and held and not seen.store_down:
+        return "waiting"
+    return f"frozen@{owner}" if owner in seen.frozen.get(vserver, ()) else f"stopped@{owner}"
+
+
+def moves(history: History) -> tuple[Move, ...]:
+    return tuple(
+        Move(event["vserver"], event["facts"]["from"], event["host"], event["kind"])
+        for event in history
+        if event["kind"] in _MOVES and event["facts"].get("from") and event["facts"]["want"] == STARTED
+    )
+
+
+def fenced(history: History) -> frozenset[str]:
+    """Hosts that owned something started, took no part, and were declared dead."""
+    owners: dict[str, str] = {}
+    found = set()
+    for event in history:
+        facts = event["facts"]
+        if "want" in facts:
+            owners[event["vserver"]] = event["host"]
+        if event["kind"] == "takeover" and facts["want"] == STARTED and facts.get("from_alive") is False:
+            found.add(facts["from"])
+        if event["kind"] == "lost" and any(owners.get(v) == event["host"] for v in facts.get("owned", "").split()):
+            found.add(event["host"])
+    return frozenset(found)
+
+
+def lines(history: History) -> Iterator[tuple[float, str]]:
+    """Each event at its moment (seconds since 1970), in the simulator's words."""
+    for event in history:
+        facts = event["facts"]
+        if "want" in facts:
+            host, source = event["host"], facts.get("from")
+            where = f"from {source} to {host} ({event['kind']})" if source else f"on {host} ({event['kind']})"
+            where = f"epoch {event['epoch']}, {where}, wanted {facts['want']}"
+            yield event["at"], f"{event['vserver']}: {where}: {event['text']}"
+        elif event["vserver"] is None:
+            yield event["at"], f"the leader: {event['text']}"
+        else:
+            yield event["at"], str(event["text"])
+
+
+@dataclass(frozen=True)
+class Excuses:
+    """Moments of CLOCK_MONOTONIC: when a host went on after it had stood still; when a copy was started by hand."""
+
+    went_on: Sequence[float] = ()
+    by_hand: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def two_may_run(self, vserver: str, began: float, ended: float) -> bool:
+        return any(at - 0.1 <= began and ended <= at + TURN_S for at in self.went_on) or any(
+            at <= began and ended - began <= BY_HAND_S for at in self.by_hand.get(vserver, ())
+        )
+
+    def two_may_speak(self, vserver: str, began: float, ended: float) -> bool:
+        return any(at <= began and ended - began <= BY_HAND_S for at in self.by_hand.get(vserver, ()))
+
+
+def violations(vserver: str, sights: Sequence[Sight], now: float, excuses: Excuses) -> Iterator[tuple[float, str]]:
+    """Breaches of invariants 1 and 2, each at its moment."""
+    yield from _breaches(
+        1, f"{vserver} runs on", [(sight.at, sight.runs) for sight in sights], now, vserver, excuses.two_may_run
+    )
+    spoken = [(sight.at, sight.speaks) for sight in sights]
+    yield from _breaches(2, f"the address of {vserver} is up on", spoken, now, vserver, excuses.two_may_speak)
+
+
+def _breaches(
+    number: int,
+    what: str,
+    seen: Sequence[tuple[float, tuple[str, ...]]],
+    now: float,
+    vserver: str,
+    excused: Any,
+) -> Iterator[tuple[float, str]]:
+    ends = [*(at for at, _ in seen[1:]), now]
+    run: list[tuple[float, float, tuple[str, ...]]] = []
+    for (at, hosts), end in zip(seen, ends, strict=True):
+        if len(hosts) > 1 and run and run[-1][1:] == (at, hosts):
+            run[-1] = (run[-1][0], end, hosts)
+        elif len(hosts) > 1:
+            run.append((at, end, hosts))
+    for began, ended, hosts in run:
+        if not excused(vserver, began, ended):
+            yield began, f"invariant {number}: {what} {' and '.join(hosts)} for {ended - began:.3f} s"
