@@ -15,10 +15,9 @@ from collections import deque
 
 from agents.isolation.record import Ended
 from agents.isolation.vserver import Status
-from agents.steps import Failure
+from agents.steps import FAILURES, Failure
 from failover.model import State
 
-KEPT = 100  # per vserver; whoever allows more restarts than that within one `within` is never in error
 SETTLED_S = 10.0  # a reboot that comes later is no failure
 
 
@@ -64,7 +63,7 @@ class Failures:
                 self._lives.setdefault(name, now)
 
     def _note(self, name: str, failure: Failure) -> None:
-        self._noted.setdefault(name, deque(maxlen=KEPT)).append(failure)
+        self._noted.setdefault(name, deque(maxlen=FAILURES)).append(failure)
 
 
 def _is_reboot(status: Status, lived_s: float) -> bool:

@@ -5,11 +5,13 @@ What has failed is remembered in failures.py, what the health checks find in che
 Rule 1: `begin` never waits. A step runs in a thread of its own; one step of a name at a time per vserver, and of those
         that change its life (start, stop, kill, demote) one in all.
 Rule 2: what a step came to is kept in memory only. A new agent tries again: every step is idempotent.
-Rule 3: a start that finds the lease over, or its word, when it is done leaves nothing, like one that fails.
+Rule 3: a start that finds the lease over, or its word, is dropped before it does anything; if it is done by then, it
+        leaves nothing, like one that fails.
 Rule 4: what is promised to another host is neither started nor thawed; and while a step that may make it run is under
         way nothing is promised. One lock sees to both.
 Rule 5: whose word a vserver runs under is written down with its first process. One that a human has started is by hand,
         unless the leader has given it to this host: then that is written down, and it is as if we had started it.
+Rule 6: no round is the last one of what runs, or has been started since the round began.
 """
 
 from __future__ import annotations
@@ -81,6 +83,7 @@ class RealMachine:
         self._busy: dict[str, set[str]] = {}
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
         self._shipped: dict[str, dict[str, Shipped]] = {}
+        self._starts: dict[str, int] = {}  # how many have begun
         self._failures, self._checks, self._capacity = Failures(), Checks(changed), capacity.measure()
         self._by_hand: dict[str, tuple[int | None, int]] = {}  # the first process, and the epoch when it was first seen
         self._marks: dict[str, dict[str, float]] = {}
@@ -108,9 +111,10 @@ class RealMachine:
     def _look(self, name: str, networked: bool) -> SeenVserver:
         with self._lock:
             busy = tuple(sorted(self._busy.get(name, ())))
-            shipped, failed = dict(self._shipped.get(name, {})), dict(self._failed.get(name, {}))
-            marks, bond = dict(self._marks.get(name, {})), self._bonds.of(name)
+            failed, marks = dict(self._failed.get(name, {})), dict(self._marks.get(name, {}))
+            bond = self._bonds.of(name)
         status, word = self._status(name), self._word(name)
+        shipped = self._shipped_by_now(name, runs=status.state is not State.STOPPED)
         mine = word if word is not None and word.owner == self._host and word.want is not Want.IGNORED else None
         changing = any(step in busy for step in _ALONE)
         if not changing:
@@ -186,6 +190,7 @@ class RealMachine:
             if isinstance(step, Start | Thaw) and self._bonds.binds(name):
                 return
             busy.add(step.name)
+            self._starts[name] = self._starts.get(name, 0) + isinstance(step, Start)
         if step.name in _ALONE:
             self._failures.forget_life(name)
         if isinstance(step, Stop) and step.because:
@@ -231,7 +236,8 @@ class RealMachine:
                 isolation.kill(name)
                 network.remove(name)
             case Freeze():
-                isolation.freeze(name)
+                with suppress(Refused):  # it does not run
+                    isolation.freeze(name)
             case Thaw():
                 self._thaw(name)
             case Ship():
@@ -240,6 +246,7 @@ class RealMachine:
                 generation.demote(name, step.epoch, VSERVERS, whole=step.generation)
 
     def _start_or_leave_nothing(self, step: Start) -> None:
+        self._check_word(step)
         try:
             self._start(step)
         except Exception as error:
@@ -270,8 +277,7 @@ class RealMachine:
         marks["started"] = time.time()
         with self._lock:
             self._marks[vserver.name] = marks
-            shipped = self._shipped.get(vserver.name, {})
-            self._shipped[vserver.name] = {host: replace(last, final=False) for host, last in shipped.items()}
+        self._shipped_by_now(vserver.name, runs=True)
         self._announce_again(vserver.name)
 
     def _check_word(self, step: Start) -> None:
@@ -284,7 +290,7 @@ class RealMachine:
 
     def _thaw(self, name: str) -> None:
         """The lease is looked at on both sides: this thread may have been held up."""
-        if self.now() >= self._until:
+        if self.now() >= self._until or isolation.status(name).state is State.STOPPED:
             return
         isolation.thaw(name)
         if self.now() >= self._until:
@@ -304,20 +310,32 @@ class RealMachine:
             raise NotNow("nothing was told yet")
         with self._lock:
             before = self._shipped.get(name, {}).get(step.target) or Shipped(0, step.epoch, began, rounds=0)
+            starts, starting = self._starts.get(name, 0), "start" in self._busy[name]
         try:
+            if step.final and (starting or isolation.status(name).state is not State.STOPPED):
+                raise Refused(f"{name} runs: this cannot be the last round")
             done = ship.ship(step.vserver, VSERVERS / name, told.cluster.hosts[step.target], step.epoch, step.final)
         except Exception as error:
             word = self._word(name)
             if word is not None and word.epoch != step.epoch:
                 raise NotNow(f"epoch {step.epoch} is over") from error
-            self._note(name, step.target, replace(before, because=str(error), tried_at=self.now()))
+            self._note(name, step.target, replace(before, because=str(error), tried_at=self.now()), starts)
             raise
         rounds = before.rounds + 1 if before.epoch == step.epoch else 1
-        self._note(name, step.target, replace(done, took_s=self.now() - began, rounds=rounds, tried_at=began))
+        done = replace(done, took_s=self.now() - began, rounds=rounds, tried_at=began)
+        self._note(name, step.target, done, starts)
 
-    def _note(self, name: str, target: str, shipped: Shipped) -> None:
+    def _note(self, name: str, target: str, shipped: Shipped, starts: int) -> None:
         with self._lock:
-            self._shipped.setdefault(name, {})[target] = shipped
+            final = shipped.final and starts == self._starts.get(name, 0)
+            self._shipped.setdefault(name, {})[target] = replace(shipped, final=final)
+
+    def _shipped_by_now(self, name: str, *, runs: bool) -> dict[str, Shipped]:
+        with self._lock:
+            shipped = self._shipped.setdefault(name, {})
+            if runs:
+                shipped.update({host: replace(last, final=False) for host, last in shipped.items()})
+            return dict(shipped)
 
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from failover.model import Capacity, Replica, State, Vserver, frozen_map
 
+FAILURES = 100  # remembered per vserver; whoever allows more restarts than that within one `within` is never in error
+
 
 class Tree(StrEnum):
     """What lies on this host's disk of one vserver."""

@@ -59,8 +59,8 @@ class Timing:
 
     @property
     def ask_s(self) -> float:
-        """The pause between two questions: three of them may be lost."""
-        return self.promise_s / self.renewals
+        """The pause between two questions. Datagrams get lost: seven in a row may be."""
+        return self.promise_s / (2 * self.renewals)
 
     def promised_s(self, length_s: float) -> float:
         """From the sending of a question until everything must be frozen, when the answer promised `length_s`."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agents.replication import rsync
 from failover.errors import FailoverError
+from tests.machines import InSimulation, Machines, OnRealHosts
+from tests.real_host import real_hosts
+from tests.trees import unique
+from tests.wires import Wires
 
 
 def _rsync() -> bool:
@@ -46,3 +51,34 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing = [feature for feature in marker.args if not FEATURES[feature]()]
         if missing:
             pytest.fail(f"this machine lacks {', '.join(missing)}, and CI may skip nothing")
+
+
+# --- the contract of a machine ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_real_hosts() -> Iterator[Any]:
+    wires = Wires()
+    try:
+        client = wires.host("client", "10.0.0.200/24")
+        with real_hosts("alpha", "beta", wires=wires) as made:
+            yield made, client
+    finally:
+        wires.close()
+
+
+REAL = pytest.param("real", marks=pytest.mark.needs("root", "busybox", "nft", "rsync", "sshd"))
+
+
+@pytest.fixture(params=["simulated", REAL])
+def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
+    made: Machines
+    if request.param == "real":
+        made = OnRealHosts(unique(), *request.getfixturevalue("two_real_hosts"))
+    else:
+        made = InSimulation(unique())
+    try:
+        made.told()
+        yield made
+    finally:
+        made.close()

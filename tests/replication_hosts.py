@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from agents.replication.channel import Channel
 from agents.replication.receive import authorized_line
 from agents.steps import Shipped
 from failover.model import Host, Sync, Vserver
+from tests import sshd
 
 V1 = "v1"
 
@@ -29,11 +29,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _key(path: Path) -> str:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path], check=True)
-    return path.with_suffix(".pub").read_text().strip()
 
 
 @dataclass
@@ -125,7 +120,7 @@ class Hosts:
 def two_hosts(backup_vservers: Path | None = None, source_vservers: Path | None = None) -> Iterator[Hosts]:
     """hostA and hostB, each reachable from the other."""
     base = Path(tempfile.mkdtemp(prefix="rep-", dir="/tmp"))  # short: the path of a socket has 108 bytes
-    sshd = None
+    process = None
     hosts = None
     try:
         a = Side("hostA", base / "A", source_vservers or base / "A" / "vservers")
@@ -136,41 +131,23 @@ def two_hosts(backup_vservers: Path | None = None, source_vservers: Path | None 
         hosts = Hosts(base, _free_port(), a, b)
         lines = []
         for source, target in ((a, b), (b, a)):
-            key = _key(base / f"{source.name}-to-{target.name}")
+            key = sshd.make_key(base / f"{source.name}-to-{target.name}")
             lines.append(
                 authorized_line(source.name, key, sys.executable, vservers=target.vservers, told=target.told_file)
             )
-        (base / "authorized_keys").write_text("\n".join(lines) + "\n")
-        host_key = _key(base / "host_key")
+        host_key = sshd.make_key(base / "host_key")
         (base / "known_hosts").write_text(f"[127.0.0.1]:{hosts.port} {host_key}\n")
-        (base / "sshd_config").write_text(
-            f"ListenAddress 127.0.0.1:{hosts.port}\nHostKey {base}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n"
-            f"AuthorizedKeysFile {base}/authorized_keys\nPermitRootLogin yes\nPasswordAuthentication no\n"
-        )
-        Path("/run/sshd").mkdir(exist_ok=True, mode=0o755)
-        sshd = subprocess.Popen(
-            ["/usr/sbin/sshd", "-D", "-f", base / "sshd_config", "-E", base / "sshd.log"], start_new_session=True
-        )
-        _wait_for(hosts.port)
+        process = sshd.start(base, "127.0.0.1", hosts.port, lines)
         hosts.tell("hostA", 1)
         yield hosts
     finally:
-        if sshd is not None:
-            sshd.kill()
-            sshd.wait()
+        if process is not None:
+            process.kill()
+            process.wait()
         if hosts is not None:
             for source, target in ((hosts.a, hosts.b), (hosts.b, hosts.a)):
                 hosts.channel(source, target).reset()
         shutil.rmtree(base, ignore_errors=True)
-
-
-def _wait_for(port: int) -> None:
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError("the test's sshd does not listen")
 
 
 def contents(tree: Path) -> dict[bytes, tuple[object, ...]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from agents.failures import KEPT, Failures
+from agents.failures import Failures
 from agents.isolation.record import Ended
 from agents.isolation.vserver import Status
-from agents.steps import Failure
+from agents.steps import FAILURES, Failure
 from failover.model import State
 
 RUNS = Status("v1", State.RUNNING, 7)
@@ -64,8 +64,8 @@ def test_a_reboot_right_after_the_start_is_a_failure() -> None:
 
 def test_the_newest_are_kept() -> None:
     failures = Failures()
-    for number in range(KEPT + 1):
+    for number in range(FAILURES + 1):
         failures.note("v1", Failure(7, float(number)))
     assert failures.of("v1")[0].at == 1.0
-    assert failures.of("v1")[-1].at == float(KEPT)
+    assert failures.of("v1")[-1].at == float(FAILURES)
     assert failures.of("v2") == ()

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from agents import network
-from agents.bonds import Bonds
-from agents.isolation import cgroup, record, syscalls
 from agents.isolation import vserver as isolation
 from agents.isolation.vserver import Settings
-from agents.machine import LEAVING, RUN, VSERVERS, RealMachine
-from agents.peers import UdpPeers
+from agents.machine import LEAVING, VSERVERS
 from agents.steps import Seen, SeenVserver, Start, Stop, Thaw
 from failover.model import Assignment, Check, Cluster, Host, State, Told, Vserver, Want
 from tests import trees
+from tests.real_host import RealHost, real_hosts
 from tests.trees import unique, wait_until
 
 pytestmark = pytest.mark.needs("root", "busybox", "nft")
@@ -39,10 +32,10 @@ WEB = f"busybox httpd -f -p 80 -h /var & echo $! > /httpd; {trees.IDLE}"
 
 
 class Alpha:
-    """A host with mounts and a network of its own, that of the thread which makes it; and v, which is to run there."""
+    """What its agent is told and sees of a vserver which is to run there."""
 
-    def __init__(self, machine: RealMachine) -> None:
-        self.machine, self.changed = machine, threading.Event()
+    def __init__(self, host: RealHost) -> None:
+        self.host, self.machine = host, host.machine()
         self.vserver = Vserver(unique(), "alpha", ("beta",), ("10.9.0.101/24",))
         self.tree = VSERVERS / self.vserver.name
         self.word = Assignment(self.vserver.name, "alpha", 7)
@@ -74,62 +67,21 @@ class Alpha:
         return self.see()
 
 
-def machine() -> RealMachine:
-    hosts = {"alpha": Host("alpha", "10.0.0.1")}
-    peers = UdpPeers("alpha", Cluster("test", hosts, {}), "user:secret", changed=lambda: None)
-    return RealMachine("alpha", lambda: None, Bonds(RUN, longest_s=0.0), peers)
+def on_alpha(play: Callable[[Alpha], None]) -> Callable[[], None]:
+    """The test on a host of its own."""
 
-
-@contextmanager
-def _processes() -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.enter_context(trees.spawner(record.RUN))
-        guard = subprocess.Popen([sys.executable, "-m", "agents.guard", "--directory", "/run/failover"])
-        stack.callback(guard.wait)
-        stack.callback(guard.send_signal, signal.SIGUSR1)
-        wait_until(Path("/run/failover/guard.sock").exists, "the guard listens")
-        yield
-
-
-def _unshared(play: Callable[[Alpha], None]) -> None:
-    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET)
-    syscalls.set_mount(syscalls.AT_FDCWD, path="/", propagation=syscalls.MS_SLAVE, recursive=True)
-    for place in ("/run", VSERVERS):
-        syscalls.mount("tmpfs", place, "tmpfs", 0)
-    for words in ("link set lo up", "link add eth0 type veth peer name wire", "link set eth0 up", "link set wire up"):
-        subprocess.run(["ip", *words.split()], check=True)
-    with _processes():
-        alpha = Alpha(machine())
+    def body(host: RealHost) -> None:
+        alpha = Alpha(host)
         try:
             play(alpha)
         finally:
             isolation.kill(alpha.vserver.name)
             for name in network.prepared():
                 network.remove(name)
-            cgroup.remove(alpha.vserver.name)
-
-
-def on_alpha(play: Callable[[Alpha], None]) -> Callable[[], None]:
-    """The test in a thread of its own, whose mounts and network end with it."""
 
     def test() -> None:
-        made = not VSERVERS.exists()
-        VSERVERS.mkdir(exist_ok=True)
-        failed: list[BaseException] = []
-
-        def body() -> None:
-            try:
-                _unshared(play)
-            except BaseException as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=body)
-        thread.start()
-        thread.join()
-        if made:
-            VSERVERS.rmdir()
-        if failed:
-            raise failed[0]
+        with real_hosts("alpha") as hosts:
+            hosts["alpha"](lambda: body(hosts["alpha"]))
 
     test.__name__, test.__doc__ = play.__name__, play.__doc__
     return test
@@ -191,7 +143,7 @@ def test_who_has_started_it_is_known_also_to_the_next_agent(alpha: Alpha) -> Non
     alpha.told()
     alpha.start()
     assert not alpha.see().by_hand
-    alpha.machine = machine()
+    alpha.machine = alpha.host.machine()
     alpha.told(owner="beta", epoch=8)
     assert not alpha.see().by_hand
 
@@ -206,7 +158,7 @@ def test_a_copy_started_by_hand_is_seen_so_from_its_first_epoch_on(alpha: Alpha)
     assert (alpha.see().by_hand, alpha.see().by_hand_epoch) == (True, 8)
     alpha.told(epoch=10, owner="alpha")  # adopted
     alpha.see()
-    alpha.machine = machine()
+    alpha.machine = alpha.host.machine()
     alpha.told(epoch=11, owner="beta")
     assert not alpha.see().by_hand
 

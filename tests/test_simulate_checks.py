@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agents.agent import Agent
-from agents.steps import Demote, Ship, Start, Stop, Tree
+from agents.steps import Bond, Demote, Ship, Start, Stop, Tree
 from failover.leader import Leader
 from failover.model import Kind, MoveWish, Report, Want, frozen_map
 from failover.simulate.body import Body, Copy
@@ -51,12 +51,18 @@ def tell(made: Universe, host: str, **changes: Any) -> SimulatedMachine:
     word = replace(told.assignments["v"], **{key: value for key, value in changes.items() if key != "disarmed"})
     told = replace(told, assignments=frozen_map({**told.assignments, "v": word}), disarmed="disarmed" in changes)
     machine.publish(told)
-    machine.hold(machine.now() + 3.0, told)
+    machine.hold(machine.now() + 3.0, told, {})
     return machine
 
 
 def begin(step: Any, **told: Any) -> Callable[[Universe], None]:
     return lambda made: tell(made, "h1", **told).begin(step)
+
+
+def give_away(made: Universe) -> None:
+    """To a host that has not promised anything."""
+    made.bodies["h2"].bonds, made.bodies["h2"].unknown = {}, Bond("", 0, float("-inf"))
+    say(made, owner="h2", kind=Kind.TAKEOVER)
 
 
 def write_by_a_stranger(made: Universe) -> None:
@@ -66,8 +72,8 @@ def write_by_a_stranger(made: Universe) -> None:
 
 
 def obey_a_wish_twice(made: Universe) -> None:
-    store = MemoryStore(made.scene.world, role="operator")
-    store.wish("v", lambda wish: replace(wish, move=MoveWish("h3", 1)))
+    store, epoch = MemoryStore(made.scene.world, role="operator"), made.record.words()["v"].epoch
+    store.wish("v", lambda wish: replace(wish, move=MoveWish("h3", epoch)))
     say(made, target="h3")
     say(made, target=None)
     say(made, target="h3")
@@ -76,7 +82,7 @@ def obey_a_wish_twice(made: Universe) -> None:
 WRONG: dict[str, tuple[Callable[[Universe], object], int]] = {
     "a second copy runs": (lambda made: made.bodies["h3"].run("v", 1), 1),
     "its address is up elsewhere": (lambda made: setattr(made.bodies["h3"].life("v"), "address", True), 2),
-    "it is given away while its owner runs it": (lambda made: say(made, owner="h2", kind=Kind.TAKEOVER), 3),
+    "it is given away while its owner runs it": (give_away, 3),
     "somebody who does not lead decides": (write_by_a_stranger, 4),
     "an agent starts what is wanted stopped": (begin(Start(V, 1, "h1"), want=Want.STOPPED), 5),
     "an agent stops what is ignored": (begin(Stop(V, 1), want=Want.IGNORED), 5),
@@ -121,7 +127,7 @@ def test_an_agent_that_ignores_its_lease_is_noticed(monkeypatch: pytest.MonkeyPa
         return agent._timing, agent._machine.now() + 30.0
 
     monkeypatch.setattr(Agent, "_terms", terms)
-    made = universe({20: "cut store -> h1"})
+    made = universe({20: "isolate h1"})
     made.run(60.0)
     assert {1, 3} & broken(made)
 
@@ -147,10 +153,11 @@ def test_a_receiver_that_takes_anything_is_noticed(monkeypatch: pytest.MonkeyPat
     made.bodies["h2"].run("v", 1, by_hand=True)
     made.bodies["h3"].write("v", 0)
     made.bodies["h3"].copy("v").content |= {1}
-    tell(made, "h3", epoch=5)
+    tell(made, "h3", epoch=9)
     machine = tell(made, "h1")
-    machine.begin(Ship(V, "h2", 1))
-    machine.begin(Ship(V, "h3", 1))
+    epoch = made.record.words()["v"].epoch
+    machine.begin(Ship(V, "h2", epoch))
+    machine.begin(Ship(V, "h3", epoch))
     made.run(23.0)
     assert broken(made) >= {4, 7, 10}
 

@@ -9,7 +9,7 @@ Rule 3: power off ends all processes and forgets what was told; the trees stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.steps import Bond, Tree
 from failover.errors import FailoverError, Refused, Unsafe
@@ -32,6 +32,7 @@ class Life:
     since_at: float = 0.0
     because: str = ""
     epoch: int = 0  # the word that it was started under
+    number: int = 0  # of this life
     accept_loss: bool = False
 
     @property
@@ -68,7 +69,7 @@ class Body:
 
     def __init__(self, host: str, scene: Scene, clock: Clock) -> None:
         self.host, self.scene, self.clock = host, scene, clock
-        self.guard = Guard(scene.scheduler, clock, self._freeze_at_end, scene.touch, self._late)
+        self.guard = Guard(scene.scheduler, clock, self._freeze_at_end, self._thaw, scene.touch, self._late)
         self.lives: dict[str, Life] = {}
         self.copies: dict[str, Copy] = {}
         self.told: Told | None = None
@@ -127,6 +128,13 @@ class Body:
         if self.bonds is None:
             self.bonds, self.unknown = {}, Bond("", 0, self.clock.now() + longest_s)
 
+    def skip_bonds(self, length_s: float) -> None:
+        """As if what it has promised had been asked for again all the time."""
+        before = self.clock.now() - length_s
+        kept = {} if self.bonds is None else self.bonds
+        for name, bond in kept.items():
+            kept[name] = replace(bond, until=bond.until + length_s) if bond.until > before else bond
+
     def bond(self, name: str) -> Bond | None:
         found = max(self.unknown, (self.bonds or {}).get(name, self.unknown), key=lambda bond: bond.until)
         return found if found.until > float("-inf") else None
@@ -143,6 +151,7 @@ class Body:
     def run(self, name: str, epoch: int, *, by_hand: bool = False) -> None:
         life = self.life(name)
         life.running, life.frozen, life.by_hand, life.epoch = True, False, by_hand, epoch
+        life.number += 1
         life.since_at, life.because = self.clock.wall(), ""
         life.prepared = life.address = True
         self.scene.say(f"{name} runs on {self.host}" + (", started by hand" if by_hand else ""))
@@ -199,6 +208,10 @@ class Body:
                 self.freeze(name)
                 self.noticed()
 
+    def _thaw(self, names: Collection[str]) -> None:
+        for name in names:
+            self.thaw(name)
+
     def _late(self, names: Collection[str]) -> None:
         for name in names:
             life = self.lives.get(name)
@@ -213,8 +226,6 @@ class Body:
 
     def promote(self, name: str, epoch: int, *, anyway: bool = False) -> None:
         copy = self.copy(name)
-        if self.disk_error:
-            raise Refused(f"{self.host} cannot read its disk")
         if epoch < copy.epoch:
             raise Unsafe(f"epoch {epoch} of {name} is over; epoch {copy.epoch} has begun")
         if copy.kind is not Tree.LIVE:
@@ -231,7 +242,7 @@ class Body:
         if self.life(name).running:
             self.scene.breach(7, f"the tree of {name} on {self.host} is set aside while it runs there")
         copy.kind, copy.generation = Tree.REPLICA, whole or copy.generation
-        copy.epoch, copy.diverged = max(epoch, copy.epoch), whole is None
+        copy.epoch, copy.diverged = max(epoch, copy.epoch), not whole
 
     def receive(self, name: str, source: str, epoch: int, generation: int, content: frozenset[int]) -> int:
         """A generation has arrived; returns which it has now. Raises FailoverError when it is refused."""
@@ -245,8 +256,8 @@ class Body:
             )
         if copy.kind is Tree.LIVE:
             raise Refused(f"{self.host} has a live tree of {name}")
-        if copy.kind is Tree.REPLICA and copy.content == content and not copy.diverged and copy.generation:
-            copy.epoch = epoch
+        known = copy.kind is Tree.REPLICA and copy.epoch == epoch and not copy.diverged and copy.generation
+        if known and copy.content == content:
             return copy.generation
         only_here = copy.content - content - copy.kept
         if only_here:

@@ -4,8 +4,7 @@
 
 Rule 1: equal arguments give equal outcomes, in any process: no wall clock, no thread, one seed, no order of a set.
 Rule 2: after every action that touched what an invariant speaks of, the invariants are checked.
-Rule 3: idle time is left out (`fast_forward`): when nothing but renewals and regular rounds has happened for a while,
-        all that is regular moves along to the next moment that decides something. It changes nothing in the outcome.
+Rule 3: idle time is left out (`fast_forward`, failover/simulate/idle.py). It changes nothing in the outcome.
 """
 
 from __future__ import annotations
@@ -13,14 +12,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
-from agents.reconcile import next_at
 from failover import wire
-from failover.errors import FailoverError
-from failover.model import Assignment, Cluster, Report, State, Told, Vserver, VserverIntent, Want, frozen_map
-from failover.plan import plan
+from failover.model import Assignment, Cluster, Report, State, VserverIntent, Want, frozen_map
 from failover.simulate import setup
 from failover.simulate.body import Body
 from failover.simulate.checks import Checks
@@ -29,16 +24,11 @@ from failover.simulate.commands import obey
 from failover.simulate.events import COMMANDS, Event
 from failover.simulate.faults import Faults
 from failover.simulate.host import Host
+from failover.simulate.idle import Idle
 from failover.simulate.outcome import Outcome
 from failover.simulate.record import Record, decoded
 from failover.simulate.scene import Scene
 from failover.simulate.story import Initial, Traits
-
-QUIET_S = 12.0  # so long nothing but regular rounds has happened before idle time is left out
-REGULAR_S = 10.0  # a vserver that is synced more rarely keeps its moments
-LANDING_S = 1.0  # so long before the moment that decides something time goes on as usual
-WORTH_S = 3.0
-FAILED_S = 35.0  # after a failure the next start is awaited
 
 
 def simulate(
@@ -86,7 +76,7 @@ class Universe:
         self.hosts: dict[str, Host] = {}
         self.bodies: dict[str, Body] = {}
         self.rejected = 0
-        self._fast_forward, self._next_try = fast_forward, 0.0
+        self._idle = Idle(self.scene, self.hosts) if fast_forward else None
         self._expiry: float | None = None
         for name in cluster.hosts:
             self._add_host(name)
@@ -128,8 +118,8 @@ class Universe:
     def run(self, until_s: float) -> None:
         scheduler = self.scene.scheduler
         while scheduler.step(until_s):
-            if self._fast_forward and scheduler.now >= max(self.scene.stirred_at + QUIET_S, self._next_try):
-                self._leave_out(until_s)
+            if self._idle is not None:
+                self._idle.leave_out(until_s)
 
     def _after_each(self) -> None:
         if self.scene.dirty:
@@ -152,89 +142,6 @@ class Universe:
         self._expiry = None
         self.scene.world.expire()
         self._await_expiry()
-
-    # --- idle time ----------------------------------------------------------------------------------------------------
-
-    def _leave_out(self, until_s: float) -> None:
-        now, scheduler = self.scene.now, self.scene.scheduler
-        moments = self._moments()
-        if moments is None:
-            self._next_try = now + 1.0
-            return
-        hard = scheduler.next_hard()
-        target = min([until_s, *([hard] if hard is not None else []), *moments]) - LANDING_S
-        if target < now + WORTH_S:
-            self._next_try = max(now + 1.0, target + LANDING_S)
-            return
-        self._skip(target - now)
-
-    def _moments(self) -> list[float] | None:
-        """When time alone will decide something; None while something is going on."""
-        found: list[float] = []
-        for host in self.hosts.values():
-            machine, store = host.machine, host.agent_store
-            if machine is None or store is None:
-                continue
-            if machine.busy or machine.youngest_failure_s() < FAILED_S:
-                return None
-            if self.scene.now - machine.letterbox.asked_at < QUIET_S:
-                return None
-            if store.fresh and machine.told is not None and host.agent.works:
-                found += self._agents_moment(host)
-        for host in self.hosts.values():
-            if host.leader.works and host.leader_store is not None and not self._add_leaders_moment(host, found):
-                return None
-        return [at for at in found if at > self.scene.now]
-
-    def _agents_moment(self, host: Host) -> list[float]:
-        """Of its regular rounds only those that are rare."""
-        assert host.machine is not None and host.machine.told is not None
-        told = host.machine.told
-        rare = {name: vserver for name, vserver in told.cluster.vservers.items() if name not in self._regular()}
-        if not rare:
-            return []
-        at = next_at(told_of(told, rare), host.machine.observe(rare), host.clock.now())
-        return [host.clock.when(at)] if at != float("inf") else []
-
-    def _regular(self) -> list[str]:
-        vservers = self.scene.cluster.vservers
-        return [name for name, vserver in vservers.items() if vserver.sync.every_s <= REGULAR_S]
-
-    def _add_leaders_moment(self, host: Host, found: list[float]) -> bool:
-        """False while it has something to do."""
-        store = host.leader_store
-        assert store is not None
-        holder = self.scene.world.nodes.get("leader/holder")
-        if not store.fresh or holder is None or holder.session != store.session:
-            return True
-        try:
-            decided = plan(store.view())
-        except FailoverError:
-            return True
-        if decided.changes:
-            return False
-        if decided.again_s is not None:
-            found.append(self.scene.now + decided.again_s)
-        return True
-
-    def _skip(self, length_s: float) -> None:
-        scene, regular = self.scene, self._regular()
-        written = [f"{kind}/{host}" for host in self._renewing() for kind in ("leases", "reports")]
-        scene.scheduler.skip(length_s)
-        scene.world.skip(length_s, written)
-        for host in self.hosts.values():
-            clock_s = length_s * host.clock.rate
-            host.body.guard.skip(clock_s)
-            if host.machine is not None:
-                host.machine.skip(clock_s, regular)
-            for store in (host.agent_store, host.leader_store):
-                if store is not None:
-                    store.skip(length_s, clock_s, written)
-        self._next_try = scene.now + WORTH_S
-
-    def _renewing(self) -> list[str]:
-        stores = ((name, host.agent_store) for name, host in self.hosts.items() if host.agent.works)
-        return [name for name, store in stores if store is not None and store.fresh]
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -293,8 +200,3 @@ class Universe:
         holds = decoded(wire.Holds, self.scene.world.nodes, "holds")
         held = holds is not None and any(hold.subject == name for hold in holds.holds)
         return held and not self.scene.world.down
-
-
-def told_of(told: Told, vservers: Mapping[str, Vserver]) -> Told:
-    """What was told, of these only."""
-    return replace(told, cluster=replace(told.cluster, vservers=frozen_map(vservers)))

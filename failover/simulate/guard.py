@@ -3,7 +3,7 @@
 Rule 1: a vserver that was ever named is frozen at the end that the last word naming it gave; nothing else moves an end.
 Rule 2: the fence closes by itself at the same end: it needs neither guard nor agent.
 Rule 3: the ends outlive the guard's process, not the host's power.
-Rule 4: it thaws nothing and kills nothing here: the agent does.
+Rule 4: it thaws at a word that comes after the end, and kills nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ LAPSED_S = 0.001  # the fence is looked at just after it has closed
 
 
 class Guard:
-    """`freeze`: freeze these, as far as they can be frozen. `lapsed`: the fence of something has closed. `late`: what
-    still runs here after its end, although this guard was at work."""
+    """`freeze`: freeze these, as far as they can be frozen. `thaw`: let these go on. `lapsed`: the fence of something
+    has closed. `late`: what still runs here after its end, although this guard was at work."""
 
     def __init__(
         self,
         scheduler: Scheduler,
         clock: Clock,
         freeze: Callable[[Collection[str]], None],
+        thaw: Callable[[Collection[str]], None],
         lapsed: Callable[[], None],
         late: Callable[[Collection[str]], None],
     ) -> None:
         self._scheduler, self._clock = scheduler, clock
-        self._freeze, self._lapsed, self._late = freeze, lapsed, late
+        self._freeze, self._thaw, self._lapsed, self._late = freeze, thaw, lapsed, late
         self.ends: dict[str, float] = {}  # vserver -> boot time
         self.running = False
         self.standing_still = False  # it hangs, or its host is stalled
@@ -73,9 +74,11 @@ class Guard:
             return False
         for name in released:
             self.ends.pop(name, None)
+        overdue = [name for name in names if self.due(name)]
         for name in names:
             self.ends[name] = until
-        if self._alarm is None or self._alarm.action is None:
+        self._thaw(overdue)
+        if self._alarm is None or self._alarm.action is None or self._alarm.time > self._clock.when(until - LEAD_S):
             self._set_alarm()
         return True
 

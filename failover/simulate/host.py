@@ -123,7 +123,7 @@ class Host:
 
     def _make_machine(self) -> SimulatedMachine:
         machine = SimulatedMachine(self.body, self._peer, self.agent, self._random)
-        machine.shipped = dict(self.shipped)
+        machine.sender.shipped = dict(self.shipped)
         return machine
 
     def observe(self, told: Told) -> Seen:

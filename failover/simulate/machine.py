@@ -1,9 +1,10 @@
 """The machine of a simulated host, as its agent knows it: what it sees, and how a step is performed.
 
 Rule 1: `begin` never waits. A step takes its time; one step of a name at a time per vserver, and of those that change
-        its life (start, stop, kill, demote) one in all.
+        its life (start, stop, kill, demote) one in all. What is shipped is sender.py's.
 Rule 2: what a step came to is kept in this object only, and goes with the agent's process.
-Rule 3: a start that finds another word or the lease over, before or after, leaves nothing.
+Rule 3: a start that finds another word or the lease over is dropped before it does anything; if it is done by then, it
+        leaves nothing, like one that fails. What runs is left as it is.
 These are the promises of agents/machine.py, which performs the same steps on a real host.
 """
 
@@ -13,10 +14,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 from agents.promise import Answer, Message, Question
 from agents.steps import (
+    FAILURES,
     Bond,
     Demote,
     Failure,
@@ -25,35 +27,20 @@ from agents.steps import (
     Seen,
     SeenVserver,
     Ship,
-    Shipped,
     Start,
     Step,
     Stop,
     Thaw,
     Tree,
 )
-from failover.errors import FailoverError, Refused, Unreachable, Unsafe
+from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import Assignment, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
 from failover.simulate.letters import Letterbox
+from failover.simulate.sender import TOLD_POLL_S, NotNow, Phase, Sender, Wait
 
-FAILURES = 16  # remembered per vserver
-TOLD_WAIT_S, TOLD_POLL_S = 2.0, 0.1  # so long the receiving end waits for the word that the sender obeys
 CHECK_S = 15.0  # a health check fails for so long before it counts, where none is declared
 _ALONE = ("start", "stop", "kill", "demote")
-
-Phase = tuple[float, Callable[[], None]]  # after so many seconds, do this
-
-
-class NotNow(Refused):
-    """A step that could not be done for a reason that passes by itself: it is no failure, and is decided again."""
-
-
-class _Wait(Exception):
-    """What is done now cannot go on yet: try this after a moment."""
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self.action = action
 
 
 class Process(Protocol):
@@ -73,12 +60,12 @@ class SimulatedMachine:
         self._busy: dict[str, dict[str, bool]] = {}  # vserver -> steps under way, and whether each is regular
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
         self._failures: dict[str, list[Failure]] = {}
-        self._by_hand: dict[str, int] = {}  # the word's epoch at which a copy was first seen
-        self.shipped: dict[str, dict[str, Shipped]] = {}
-        self._drafts: dict[tuple[str, str], dict[str, Any]] = {}  # (vserver, target) -> the round under way
+        self._by_hand: dict[str, tuple[int, int]] = {}  # the life of a copy, and the word's epoch at its first sight
         self._marks: dict[str, dict[str, float]] = {}
+        self._starts: dict[str, dict[str, float]] = {}  # under way, and no more to be dropped -> their marks
         self._until = float("-inf")
         self._told: Told | None = None
+        self.sender = Sender(body, peer, random, self._word, lambda name: "start" in self._busy[name])
         body.noticed, body.ended = process.wake, self._ended
         body.bind_if_unknown(self._scene.timing.promise_s)
         self.letterbox = Letterbox(
@@ -112,39 +99,51 @@ class SimulatedMachine:
     def _observe(self, name: str) -> SeenVserver:
         life, copy = self._body.life(name), self._body.copy(name)
         by_hand = self._is_by_hand(name, life)
+        if life.running:
+            self.sender.runs_again(name)
         return SeenVserver(
             life.state,
-            copy.kind,
+            copy.kind if copy.complete else Tree.NONE,
             life.since_at,
             life.because,
             life.prepared,
             tuple(sorted(self._busy.get(name, ()))),
             copy.replica(),
-            shipped=frozen_map(self.shipped.get(name, {})),
+            shipped=frozen_map(self.sender.shipped.get(name, {})),
             failed=frozen_map(self._failed.get(name, {})),
             marks=frozen_map(self._marks.get(name, {})),
             failures=tuple(self._failures.get(name, ())),
             failing=self._failing(name, life),
             by_hand=by_hand,
-            by_hand_epoch=self._by_hand.get(name, 0),
+            by_hand_epoch=self._by_hand.get(name, (0, 0))[1],
             bond=self._body.bond(name),
         )
 
     def _is_by_hand(self, name: str, life: Life) -> bool:
         """Once it is ours it is adopted; else we remember under which word it was first seen."""
-        word = self._word(name)
-        mine = word is not None and word.owner == self._host and word.want is not Want.IGNORED
-        if life.by_hand and life.running and mine and self.now() < self._until:
-            life.by_hand, life.epoch = False, word.epoch if word else 0
+        word, mine = self._word(name), self._mine(name)
+        if life.by_hand and life.running and mine is not None and self.now() < self._until:
+            life.by_hand, life.epoch = False, mine.epoch
         if not (life.by_hand and life.running):
             self._by_hand.pop(name, None)
             return False
-        self._by_hand.setdefault(name, word.epoch if word else 0)
+        if self._by_hand.get(name, (0, 0))[0] != life.number:
+            self._by_hand[name] = life.number, word.epoch if word else 0
         return True
 
+    def _mine(self, name: str) -> Assignment | None:
+        """The word under which this host owns it, and that is not to leave it alone."""
+        word = self._word(name)
+        return word if word is not None and word.owner == self._host and word.want is not Want.IGNORED else None
+
+    def _is_changing(self, name: str) -> bool:
+        return any(step in self._busy.get(name, {}) for step in _ALONE)
+
     def _failing(self, name: str, life: Life) -> str:
-        since = self._body.check_fails_since(name)
-        if since is None or life.state is not State.RUNNING:
+        since, mine = self._body.check_fails_since(name), self._mine(name)
+        if since is None or life.state is not State.RUNNING or self._is_changing(name):
+            return ""
+        if mine is None or mine.want is not Want.STARTED:
             return ""
         declared = self._told.cluster.vservers.get(name) if self._told else None
         checks = declared.checks if declared else ()
@@ -153,9 +152,9 @@ class SimulatedMachine:
         return "its health check fails" if min(self._scene.now - since, running_s) >= patience_s else ""
 
     def _ended(self, name: str, because: str) -> None:
-        word = self._word(name)
-        if word is not None and word.owner == self._host and "stop" not in self._busy.get(name, {}):
-            self._fail(name, word.epoch, because)
+        mine = self._mine(name)
+        if mine is not None and not self._is_changing(name):
+            self._fail(name, mine.epoch, because)
 
     def _fail(self, name: str, epoch: int, because: str) -> None:
         failures = self._failures.setdefault(name, [])
@@ -168,7 +167,7 @@ class SimulatedMachine:
     def begin(self, step: Step) -> None:
         name = step.vserver if isinstance(step.vserver, str) else step.vserver.name
         busy = self._busy.setdefault(name, {})
-        if step.name in busy or (step.name in _ALONE and any(other in busy for other in _ALONE)):
+        if step.name in busy or (step.name in _ALONE and self._is_changing(name)):
             return
         if isinstance(step, Start | Thaw) and self._body.binds(name):
             return
@@ -209,7 +208,7 @@ class SimulatedMachine:
     def _do(self, name: str, step: Step, action: Callable[[], None], rest: list[Phase], regular: bool) -> None:
         try:
             action()
-        except _Wait as wait:
+        except Wait as wait:
             self._next(name, step, [(TOLD_POLL_S, wait.action), *rest], regular)
         except NotNow:
             self._undo(step)
@@ -223,15 +222,17 @@ class SimulatedMachine:
 
     def _undo(self, step: Step) -> None:
         """A start that fails leaves nothing."""
-        if isinstance(step, Start):
-            name = step.vserver.name
+        name = step.vserver if isinstance(step.vserver, str) else step.vserver.name
+        if isinstance(step, Start) and name in self._starts:
             self._body.end(name, "its start failed")
             self._body.disconnect(name)
 
     def _over(self, name: str, step: Step, failure: str, regular: bool) -> None:
         self._busy[name].pop(step.name, None)
         if isinstance(step, Ship):
-            self._drafts.pop((name, step.target), None)
+            self.sender.over(step)
+        elif isinstance(step, Start):
+            self._starts.pop(name, None)
         failed = self._failed.setdefault(name, {})
         known = failed.pop(step.name, None)
         if failure:
@@ -248,7 +249,11 @@ class SimulatedMachine:
         match step:
             case Start():
                 whole = draw(0.05, 2.0)
-                return [(0.7 * whole, partial(self._prepare, step)), (0.3 * whole, partial(self._start, step))]
+                return [
+                    (0.0, partial(self._check_word, step)),
+                    (0.7 * whole, partial(self._prepare, step, {"begun": self._body.clock.wall()})),
+                    (0.3 * whole, partial(self._start, step)),
+                ]
             case Stop():
                 hangs = self._scene.traits_of(step.vserver.name).hangs
                 frozen = self._body.life(step.vserver.name).frozen
@@ -264,21 +269,32 @@ class SimulatedMachine:
             case Demote():
                 return [(0.05, partial(self._body.demote, step.vserver, step.epoch, step.generation))]
             case Ship():
-                return self._ship(step)
+                return self.sender.phases(step)
 
     # --- starting and stopping ----------------------------------------------------------------------------------------
 
-    def _prepare(self, step: Start) -> None:
+    def _prepare(self, step: Start, marks: dict[str, float]) -> None:
         name = step.vserver.name
-        if self._body.life(name).running:
-            raise NotNow("it runs")
-        self._body.promote(name, step.epoch, anyway=step.anyway)
+        self._starts[name] = marks
+        self._body.may_be_read()
+        if self._body.copy(name).kind is not Tree.LIVE:
+            self._body.promote(name, step.epoch, anyway=step.anyway)
+            marks["promoted"] = self._body.clock.wall()
         self._body.life(name).prepared = True
         self._check_word(step)
 
     def _start(self, step: Start) -> None:
-        name, traits = step.vserver.name, self._scene.traits_of(step.vserver.name)
+        name = step.vserver.name
         self._check_word(step)
+        marks = self._starts[name]
+        marks["address"] = self._body.clock.wall()
+        if not self._body.life(name).running:
+            self._run(step)
+        self._marks[name] = marks | {"started": self._body.clock.wall()}
+        self.sender.runs_again(name)
+
+    def _run(self, step: Start) -> None:
+        name, traits = step.vserver.name, self._scene.traits_of(step.vserver.name)
         here = not traits.fails_start_on or self._host in traits.fails_start_on
         if here and self._scene.fails(name, "start", traits.fails_start):
             raise Refused(f"the init of {name} does not start")
@@ -289,9 +305,6 @@ class SimulatedMachine:
         if told is not None and told.epoch > step.epoch:
             self._scene.breach(4, f"{self._host} starts {name} under epoch {step.epoch}; it was told {told.epoch}")
         self._body.run(name, step.epoch)
-        self._marks[name] = {"started": self._body.clock.wall()}
-        shipped = self.shipped.get(name, {})
-        self.shipped[name] = {host: replace(last, final=False) for host, last in shipped.items()}
 
     def _check_word(self, step: Start) -> None:
         """A start may have waited long: the word that it obeys must be the present one, and the lease must run."""
@@ -318,87 +331,6 @@ class SimulatedMachine:
     def _thaw(self, name: str) -> None:
         if self.now() < self._until:
             self._body.thaw(name)
-
-    # --- shipping -----------------------------------------------------------------------------------------------------
-
-    def _ship(self, step: Ship) -> list[Phase]:
-        draft: dict[str, Any] = {"began": self.now()}
-        self._drafts[step.vserver.name, step.target] = draft
-        return [
-            (0.0, partial(self._noting, step, draft, partial(self._read, step, draft))),
-            (self._random.uniform(0.1, 1.0), partial(self._noting, step, draft, partial(self._arrive, step, draft))),
-        ]
-
-    def _noting(self, step: Ship, draft: Mapping[str, Any], action: Callable[[], None]) -> None:
-        """A round that failed is remembered, unless its epoch is over: then it is no failure."""
-        name = step.vserver.name
-        try:
-            action()
-        except FailoverError as error:
-            word = self._word(name)
-            if word is not None and word.epoch != step.epoch:
-                raise NotNow(f"epoch {step.epoch} is over") from error
-            before = self._before(step, draft)
-            self._note(step, replace(before, because=str(error), tried_at=self.now()))
-            raise
-
-    def _before(self, step: Ship, draft: Mapping[str, Any]) -> Shipped:
-        known = self.shipped.get(step.vserver.name, {}).get(step.target)
-        return known or Shipped(0, step.epoch, draft["began"], rounds=0)
-
-    def _note(self, step: Ship, shipped: Shipped) -> None:
-        self.shipped.setdefault(step.vserver.name, {})[step.target] = shipped
-
-    def _reach(self, target: str) -> Body:
-        links, other = self._scene.links, self._peer(target)
-        if not (links.reaches(self._host, target) and links.reaches(target, self._host)) or not other.powered:
-            raise Unreachable(f"{target} cannot be reached")
-        if other.stalled:
-            raise Unreachable(f"{target} does not answer")
-        return other
-
-    def _read(self, step: Ship, draft: dict[str, Any]) -> None:
-        name = step.vserver.name
-        copy, life = self._body.copy(name), self._body.life(name)
-        self._reach(step.target)
-        self._body.may_be_read()
-        if copy.kind is not Tree.LIVE:
-            raise Refused(f"there is no live tree of {name} here")
-        if step.final and life.running:
-            raise Refused(f"{name} runs: this cannot be the last round")
-        draft["content"] = copy.content
-
-    def _arrive(self, step: Ship, draft: dict[str, Any], waited_s: float = 0.0) -> None:
-        name, copy = step.vserver.name, self._body.copy(step.vserver.name)
-        other = self._reach(step.target)
-        self._body.may_be_read()
-        word = other.told.assignments.get(name) if other.told else None
-        if (word is None or word.epoch < step.epoch) and waited_s < TOLD_WAIT_S:
-            again = partial(self._arrive, step, draft, waited_s + TOLD_POLL_S)
-            raise _Wait(partial(self._noting, step, draft, again))
-        if copy.kind is not Tree.LIVE or copy.epoch > step.epoch:
-            raise Unsafe(f"epoch {step.epoch} of {name} is over")
-        if step.final and self._scene.fails(name, "move", self._scene.traits_of(name).fails_move):
-            raise Refused(f"{name} could not be sent to {step.target}")
-        self._receive(step, other, draft)
-
-    def _receive(self, step: Ship, other: Body, draft: Mapping[str, Any]) -> None:
-        name, copy = step.vserver.name, self._body.copy(step.vserver.name)
-        theirs, life = other.copy(name), other.life(name)
-        had = theirs.content | theirs.kept
-        number = max(copy.generation, theirs.generation) + 1
-        done = other.receive(name, self._host, step.epoch, number, draft["content"])
-        if life.running:
-            self._scene.breach(7, f"{self._host} has written into the running tree of {name} on {step.target}")
-        if had - theirs.content - theirs.kept:
-            self._scene.breach(10, f"what only {step.target} had of {name} was overwritten")
-        if other.told is not None and other.told.assignments[name].epoch > step.epoch:
-            self._scene.breach(4, f"{step.target} takes a sync of {name} under epoch {step.epoch}, which is over")
-        copy.generation, copy.epoch = max(copy.generation, done), max(copy.epoch, step.epoch)
-        before, began = self._before(step, draft), draft["began"]
-        rounds = before.rounds + 1 if before.epoch == step.epoch else 1
-        shipped = Shipped(done, step.epoch, began, step.final, self.now() - began, rounds, tried_at=began)
-        self._note(step, shipped)
 
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 
@@ -453,12 +385,8 @@ class SimulatedMachine:
         """As if the regular rounds of these vservers had gone on as they went."""
         if self._until > self.now() - length_s:
             self._until += length_s
-        for draft in self._drafts.values():
-            draft["began"] += length_s
-        for name in regular:
-            for host, last in self.shipped.get(name, {}).items():
-                at = last.at if last.because else last.at + length_s
-                self.shipped[name][host] = replace(last, at=at, tried_at=last.tried_at + length_s)
+        self._body.skip_bonds(length_s)
+        self.sender.skip(length_s, regular)
 
     def youngest_failure_s(self) -> float:
         """How long ago something failed last."""

@@ -42,6 +42,11 @@ class Process:
         return self.alive and not self.hung and not self.stalled
 
     @property
+    def turner(self) -> Turner | None:
+        """The production code, while it lives."""
+        return self._turner
+
+    @property
     def life(self) -> int:
         return self._life
 
