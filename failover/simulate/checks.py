@@ -60,8 +60,10 @@ class Checks:
             self._reported_by_hand.pop((name, host), None)
             return False
         since = self._reported_by_hand.setdefault((name, host), self._scene.now)
-        self._scene.scheduler.at(since + BY_HAND_S, self._scene.touch, soft=True)
-        return self._scene.now >= since + BY_HAND_S
+        counts = self._scene.now >= since + BY_HAND_S
+        if not counts:
+            self._scene.scheduler.at(since + BY_HAND_S, self._scene.touch)
+        return counts
 
     def _can_be_answered(self, host: str) -> bool:
         nodes = self._scene.world.nodes
