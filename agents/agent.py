@@ -37,6 +37,7 @@ from failover.timing import Timing
 log = logging.getLogger("failover.agent")
 
 SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock, and the turn be taken for ever
+LAST_S = 0.05  # so shortly before the end of the lease, when the guard freezes, nothing is started or thawed any more
 REPORT_AGE_S = 2.0  # ages grow by themselves; a report that differs only in them may be this old
 YOUNGER_AGE_S = 0.5  # ... and this, when a sync has made one of them smaller
 
@@ -108,7 +109,7 @@ class Agent:
             self._talk.ask(told, seen, timing, now)
         ends = {name: self._end(until, promised.get(name)) for name in told.cluster.vservers}
         if fresh:
-            self._begin(reconcile(told, seen, until, now, promised=promised), guarded=now < self._held)
+            self._begin(reconcile(told, seen, until, now, promised=promised), guarded=now < self._held - LAST_S)
             self._report(describe(told, seen, now, version=__version__), told, now)
         else:
             self._go_on(reconcile(told, seen, float("-inf"), now, promised=ends), promised)
