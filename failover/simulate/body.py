@@ -30,6 +30,7 @@ class Life:
     prepared: bool = False  # its network is there
     address: bool = False  # its addresses are up
     since_at: float = 0.0
+    since: float = 0.0  # the same in boot time
     because: str = ""
     epoch: int = 0  # the word that it was started under
     number: int = 0  # of this life
@@ -152,7 +153,7 @@ class Body:
         life = self.life(name)
         life.running, life.frozen, life.by_hand, life.epoch = True, False, by_hand, epoch
         life.number += 1
-        life.since_at, life.because = self.clock.wall(), ""
+        life.since_at, life.since, life.because = self.clock.wall(), self.clock.now(), ""
         life.prepared = life.address = True
         self.scene.say(f"{name} runs on {self.host}" + (", started by hand" if by_hand else ""))
         self.scene.touch()

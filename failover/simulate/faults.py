@@ -17,6 +17,9 @@ SHUTDOWN_LONGEST_S = 180.0
 REBOOT_S = 10.0  # between power off and power on
 
 
+OFTEN_S = 900.0  # so long a failing check is looked at each second: by then all is decided
+
+
 class Faults:
     def __init__(self, scene: Scene, hosts: Mapping[str, Host]) -> None:
         self._scene, self._hosts = scene, hosts
@@ -122,8 +125,16 @@ class Faults:
         now = self._scene.now
         self._scene.check_fails[event.vserver] = now, now + event.length_s
         self._scene.scheduler.after(event.length_s, self._scene.stir)
-        for moment in range(1, int(event.length_s) + 2):  # the checks go on while it fails
-            self._scene.scheduler.after(min(float(moment), event.length_s), self._wake_all)
+        self._check_again(event.vserver)
+
+    def _check_again(self, vserver: str) -> None:
+        """The checks go on while it fails."""
+        began_at, ends_at = self._scene.check_fails[vserver]
+        now = self._scene.now
+        if now <= ends_at:
+            self._wake_all()
+            pause_s = 1.0 if now < began_at + OFTEN_S else 60.0
+            self._scene.scheduler.after(pause_s, partial(self._check_again, vserver))
 
     def _wake_all(self) -> None:
         for host in self._hosts.values():

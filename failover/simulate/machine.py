@@ -148,7 +148,7 @@ class SimulatedMachine:
         declared = self._told.cluster.vservers.get(name) if self._told else None
         checks = declared.checks if declared else ()
         patience_s = min((check.every_s * check.fails for check in checks), default=CHECK_S)
-        running_s = self._body.clock.wall() - life.since_at
+        running_s = self._body.clock.now() - life.since
         return "its health check fails" if min(self._scene.now - since, running_s) >= patience_s else ""
 
     def _ended(self, name: str, because: str) -> None:

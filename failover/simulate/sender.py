@@ -48,6 +48,7 @@ class Sender:
         self._body, self._peer, self._random, self._word, self._starting = body, peer, random, word, starting
         self._host, self._scene = body.host, body.scene
         self.shipped: dict[str, dict[str, Shipped]] = {}
+        self._acknowledged: dict[tuple[str, str], frozenset[int]] = {}
         self._drafts: dict[tuple[str, str], dict[str, Any]] = {}  # (vserver, target) -> the round under way
 
     def phases(self, step: Ship) -> list[Phase]:
@@ -72,7 +73,7 @@ class Sender:
             draft["began"] += length_s
         for name in regular:
             for host, last in self.shipped.get(name, {}).items():
-                at = last.at if last.because else last.at + length_s
+                at = last.at if last.because and not self._has_all(name, host) else last.at + length_s
                 self.shipped[name][host] = replace(last, at=at, tried_at=last.tried_at + length_s)
 
     # --- one round ----------------------------------------------------------------------------------------------------
@@ -87,8 +88,13 @@ class Sender:
             if word is not None and word.epoch != step.epoch:
                 raise NotNow(f"epoch {step.epoch} is over") from error
             before = self._before(step, draft)
-            self._note(step, replace(before, because=str(error), tried_at=self._body.clock.now()))
+            at = draft["began"] if self._has_all(name, step.target) else before.at
+            self._note(step, replace(before, at=at, because=str(error), tried_at=self._body.clock.now()))
             raise
+
+    def _has_all(self, name: str, target: str) -> bool:
+        """Nothing was written since the target acknowledged a generation. The one who watches a tree knows that."""
+        return self._acknowledged.get((name, target)) == self._body.copy(name).content
 
     def _before(self, step: Ship, draft: Mapping[str, Any]) -> Shipped:
         known = self.shipped.get(step.vserver.name, {}).get(step.target)
@@ -136,6 +142,7 @@ class Sender:
         had = theirs.content | theirs.kept
         number = max(copy.generation, theirs.generation) + 1
         done = other.receive(name, self._host, step.epoch, number, draft["content"])
+        self._acknowledged[name, step.target] = draft["content"]
         if life.running:
             self._scene.breach(7, f"{self._host} has written into the running tree of {name} on {step.target}")
         if had - theirs.content - theirs.kept:
