@@ -50,6 +50,7 @@ from agents.steps import (
     Stop,
     Thaw,
     Tree,
+    is_tried_again,
 )
 from agents.supervisor import replace_file
 from failover import wire
@@ -211,7 +212,7 @@ class RealMachine:
         except Exception as error:
             log.exception("%s: %s", name, step.name)
             failure = f"{type(error).__name__}: {error}"
-        if failure and isinstance(step, Start | Kill):
+        if failure and isinstance(step, Start | Stop | Kill) and is_tried_again(step):
             self._failures.note(name, Failure(step.epoch, self.now(), failure))
         with self._lock:
             self._busy[name].discard(step.name)

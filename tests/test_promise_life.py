@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from agents.promise import Answer, Question
-
 from failover.model import Cluster, Host, Vserver, frozen_map
 from failover.simulate import letters
 from failover.simulate.engine import simulate
