@@ -66,6 +66,7 @@ WORDS = RUN / "words.json"  # all that was told, for the next agent
 LEAVING = RUN / "leaving"  # exists while this host is being shut down; a boot clears it
 
 REAPED_S = 0.05
+PROBED_S = 1.0  # a word that names nothing is for so long
 ANNOUNCE_AGAIN_S = (0.2, 1.0, 3.0)  # after the first announcement: a lost frame must not cost an outage
 
 _ALONE = ("start", "stop", "kill", "demote")
@@ -360,6 +361,9 @@ class RealMachine:
 
     def live(self) -> None:
         lease.alive()
+
+    def takes_words(self, told: Told) -> bool:
+        return lease.hold(self.now() + PROBED_S, {}, told.cluster.hosts[told.host].network)
 
     def publish(self, told: Told) -> None:
         words = {name: {"owner": word.owner, "epoch": word.epoch} for name, word in told.assignments.items()}

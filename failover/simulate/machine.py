@@ -353,6 +353,9 @@ class SimulatedMachine:
     def live(self) -> None:
         """The guard hears that this agent does not hang; whoever simulates the hang knows."""
 
+    def takes_words(self, told: Told) -> bool:
+        return self._body.guard.works
+
     def publish(self, told: Told) -> None:
         self._body.told = told
         self._scene.stir()
