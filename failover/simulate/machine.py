@@ -32,6 +32,7 @@ from agents.steps import (
     Stop,
     Thaw,
     Tree,
+    is_tried_again,
 )
 from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import Assignment, State, Told, Want, frozen_map
@@ -238,7 +239,7 @@ class SimulatedMachine:
         if failure:
             epoch = int(getattr(step, "epoch", 0))
             failed[step.name] = (epoch, failure)
-            if isinstance(step, Start | Kill):
+            if is_tried_again(step):
                 self._fail(name, epoch, failure)
             if not regular or known != (epoch, failure):
                 self._scene.say(f"{self._host}: {step.name} {name} failed: {failure}")
@@ -351,6 +352,9 @@ class SimulatedMachine:
 
     def live(self) -> None:
         """The guard hears that this agent does not hang; whoever simulates the hang knows."""
+
+    def takes_words(self, told: Told) -> bool:
+        return self._body.guard.works
 
     def publish(self, told: Told) -> None:
         self._body.told = told

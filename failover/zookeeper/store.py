@@ -384,6 +384,12 @@ class ZooKeeperStore(Store):
         self._todo.put(_READ_ALL)
         self._tell()
 
+    def pause(self) -> None:
+        self._client.pause()
+
+    def resume(self) -> None:
+        self._client.resume()
+
     @property
     def renewed_at(self) -> float | None:
         return self._renewed_at
