@@ -49,6 +49,10 @@ _CLOSE_S = 2.0
 _CONFLICTS = (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)
 
 
+def boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Link(Enum):
     CONNECTED = "connected"
     LOST = "connection lost"

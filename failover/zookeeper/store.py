@@ -42,7 +42,7 @@ from failover.store import Change, Store
 from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set
 from failover.zookeeper import session as saved
-from failover.zookeeper.client import Client, Link
+from failover.zookeeper.client import Client, Link, boot_time
 from failover.zookeeper.mirror import Mirror
 from failover.zookeeper.protect import protect
 
@@ -52,14 +52,8 @@ RECORD_MAX = 1_000_000  # ZooKeeper takes 1 MiB per request
 WISH_TRIES = 50
 
 _log = logging.getLogger("failover.zookeeper")
-
 _READ_ALL, _STOP = "read all", "stop"  # for the worker, among the paths that it is to read again
-
 _R = TypeVar("_R")
-
-
-def boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class ZooKeeperStore(Store):
