@@ -5,7 +5,7 @@
     scan, and what follows
     commit … HEARD, or same … HEARD ──▶ what it has now is what the owner had at `heard` or later
 
-Rule 1: the owner's scan comes after `heard`, so no clock but this host's is needed, and nothing looks younger than it is.
+Rule 1: the owner's scan comes after `heard`, so no clock but this host's is needed, and nothing looks too young.
 Rule 2: a moment is of this boot. After a boot the age is unknown until the next round.
 Rule 3: a tree that was live since is no longer the replica of which it was said.
 """
@@ -37,7 +37,7 @@ def at(place: Place) -> float | None:
 
 
 def note(place: Place, heard: str) -> None:
-    """The replica is complete as of `heard`. The caller holds the lock. What cannot be written stays unknown or older."""
+    """The replica is complete as of `heard`. The caller holds the lock. What cannot be written stays as it was."""
     new_at, known_at = _boot_time(heard), at(place)
     if new_at is None or (known_at is not None and known_at >= new_at):
         return

@@ -4,8 +4,8 @@
     by the backup's own word   it heard when the last round that it has whole began: also while the owner cannot report
 
 Rule 1: both are proofs, so the smaller age counts. What nobody has said is unknown, never young.
-Rule 2: an owner that is lost may have written until its lease ended, and as long as all others of its word promised it
-        to run on. A right that has ended does not come back (docs/safety.md, 10): so one report of one of them, of after
+Rule 2: an owner that is lost may have written until its lease ended, and as long as all others of its word promised
+        that it runs on. A right that has ended does not come back (docs/safety.md, 10): so one report of one of them, of after
         the lease, that names no promise as running then, proves its end. Without any it may have written until now.
 Rule 3: `final` is believed of an owner that cannot have started it since.
 """
