@@ -350,7 +350,7 @@ class Replica:
 @dataclass(frozen=True)
 class Promised:
     """The newest promise of a host about one vserver: to `holder`, its owner under `epoch`. No holder: it does not know
-    what it had promised before it was booted. `ended_s`: since its end, at the time of the report; negative: it runs."""
+    what it had promised before it was booted. `ended_s`: since its end, when it was reported; negative: it runs."""
 
     holder: str
     epoch: int

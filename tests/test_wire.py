@@ -25,6 +25,7 @@ from failover.model import (
     Memory,
     MoveWish,
     Network,
+    Promised,
     Replica,
     Report,
     Shipment,
@@ -88,10 +89,12 @@ RECORDS: dict[str, object] = {
                 "web2": VserverReport(State.ERROR, 1, because="init died"),
             }
         ),
-        frozen_map({"db1": Replica(8, 2, True, ("/vservers/.replica/db1/salvage/1",))}),
+        frozen_map({"db1": Replica(8, 2, True, ("/vservers/.replica/db1/salvage/1",), 1.5)}),
+        promised=frozen_map({"db1": Promised("β", 2, -0.5)}),
         at=9.75,
         version="0.1.0",
     ),
+    "a report of an older failover, of which no promise is known": Report("alpha"),
     "the leader": wire.Holder("alpha"),
     "a lease": wire.LeaseRecord(72057752503386113),
 }  # fmt: skip
