@@ -19,6 +19,7 @@ LATER = NOW + 600.0
 LEASE_S = PROFILES["fast"].lease_s
 NONE: dict[str, Promised] = {}
 FINAL = {"beta": Shipment(12, 40.0, final=True)}
+DOWN = VserverReport(State.STOPPED, 7, shipments=FINAL)
 
 
 def promise(ended_s: float) -> dict[str, Promised]:
@@ -109,9 +110,7 @@ AGES: dict[str, tuple[View, float | None]] = {
         590.0,
     ),
     "... nor under a newer word than it has spoken of: it may have started again": (
-        lost(
-            beta=NONE, word=owned(epoch=8), says={"alpha": VserverReport(State.STOPPED, 7, handed=12, shipments=FINAL)}
-        ),
+        lost(beta=NONE, word=owned(epoch=8), says={"alpha": replace(DOWN, handed=12)}),
         LEASE_S,
     ),
 }

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from agents.reconcile import describe, reconcile
-from agents.steps import Seen, SeenVserver
-from failover.model import Capacity, Kind, Shipment, State, Told, VserverReport, Want
+from agents.steps import Bond, Seen, SeenVserver
+from failover.model import Capacity, Kind, Promised, Shipment, State, Told, VserverReport, Want
 from tests.seen import (
     BETAS,
     BY_HAND,

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from agents.replication import generation, received, rsync
+from agents.replication import generation, rsync
 from agents.replication.channel import Channel
-from agents.replication.record import Place
 from failover.errors import Denied, FailoverError, Refused, Unreachable, Unsafe
 from failover.model import Replica, Sync
 from tests.replication_hosts import V1, Hosts, contents, plant, two_hosts
@@ -212,31 +211,6 @@ def test_a_round_without_changes_makes_no_generation_but_a_younger_age(hosts: Ho
     third = hosts.ship()
     assert third.generation == second.generation
     assert third.at > second.at > first.at
-
-
-def test_a_backup_knows_itself_when_its_replica_was_complete(hosts: Hosts) -> None:
-    place = Place(V1, hosts.b.vservers)
-    assert received.at(place) is None
-    first = hosts.ship()
-    known = received.at(place)
-    assert known is not None and first.at - 0.01 <= known <= first.at + 5.0, "when the round began, not when it ended"
-    os.sync()
-    hosts.ship()
-    at = hosts.ship().at  # nothing is sent
-    told = received.at(place)
-    assert told is not None and told < at, "a word costs a process: not in every round"
-    received.forget(place)
-    at = hosts.ship().at
-    told = received.at(place)
-    assert told is not None and told >= at - 0.01, "a round that finds nothing new says so"
-    (hosts.b.vservers / ".replica" / V1 / "received").write_text("00000000-1")
-    assert received.at(place) is None, "what was noted before a boot is of another clock"
-
-
-def test_a_tree_that_was_live_is_no_longer_the_replica_whose_age_was_known(hosts: Hosts) -> None:
-    hosts.ship()
-    generation.promote(V1, 2, hosts.b.vservers)
-    assert received.at(Place(V1, hosts.b.vservers)) is None
 
 
 def test_a_replica_that_the_owner_does_not_know_is_compared_and_brought_in_step(hosts: Hosts) -> None:

@@ -71,7 +71,7 @@ RECORDS: dict[str, object] = {
     "no wish": VserverIntent(),
     "a drain": HostIntent(True, 1795469300.0, 41, "new disks", "ann", 1795469236.594),
     "an assignment": Assignment(
-        "web1", "alpha", 9, Want.STOPPED, "β", True, Kind.TAKEOVER, "β", True, ("γ",), because="x", at=1.25
+        "web1", "alpha", 9, Want.STOPPED, "β", True, Kind.TAKEOVER, "β", 7, True, ("γ",), because="x", at=1.25
     ),
     "a first assignment": Assignment("web1", "alpha", 1),
     "a disarm": ClusterIntent(True, "switch is replaced", "ann", 1.5),

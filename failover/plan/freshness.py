@@ -5,8 +5,8 @@
 
 Rule 1: both are proofs, so the smaller age counts. What nobody has said is unknown, never young.
 Rule 2: an owner that is lost may have written until its lease ended, and as long as all others of its word promised
-        that it may run. A right that has ended does not come back (docs/safety.md, 10): so a report of one of them, made
-        after the lease, that names no promise as running then, proves its end. Without any it may have written until now.
+        that it may run. A right that has ended does not come back (docs/safety.md, 10): so a report that one of them
+        made after the lease, naming no promise that still ran, proves its end. Without any it is unknown: until now.
 Rule 3: `final` is believed of an owner that cannot have started it since.
 """
 
