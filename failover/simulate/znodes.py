@@ -195,7 +195,7 @@ def aged(nodes: Mapping[str, Node], length_s: float, paths: Collection[str]) -> 
 def _again(path: str, node: Node, length_s: float) -> Node:
     """The same record, written later. Promises that were over then are over for longer."""
     later = node._replace(at=node.at + length_s)
-    if not path.startswith("reports/"):
+    if not path.startswith("reports/") or not node.data:  # some mirrors know only that it is there
         return later
     report = wire.decode(Report, node.data)
     over = {name: bond for name, bond in (report.promised or {}).items() if bond.ended_s >= 0.0}
