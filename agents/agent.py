@@ -230,6 +230,8 @@ def _ageless(report: Report) -> Report:
     return replace(
         report,
         at=0.0,
+        replicas={name: replace(replica, age_s=None) for name, replica in report.replicas.items()},
+        promised={name: replace(bond, ended_s=0.0) for name, bond in (report.promised or {}).items()},
         vservers={
             name: replace(vs, shipments={b: (s.generation, s.because, s.final) for b, s in vs.shipments.items()})  # type: ignore[misc]
             for name, vs in report.vservers.items()

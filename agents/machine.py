@@ -34,7 +34,8 @@ from agents.isolation import vserver as isolation
 from agents.isolation.record import Ended
 from agents.peers import UdpPeers
 from agents.promise import Answer, Message, Question
-from agents.replication import generation, ship
+from agents.replication import generation, received, ship
+from agents.replication.record import Place
 from agents.steps import (
     Bond,
     Demote,
@@ -141,6 +142,7 @@ class RealMachine:
             by_hand=by_hand is not None,
             by_hand_epoch=by_hand or 0,
             bond=bond,
+            received_at=received.at(Place(name, VSERVERS)) if replica else None,
         )
 
     def _status(self, name: str) -> isolation.Status:

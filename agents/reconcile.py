@@ -44,6 +44,8 @@ from agents.steps import (
 from failover.model import (
     Assignment,
     Kind,
+    Promised,
+    Replica,
     Report,
     Shipment,
     Shutdown,
@@ -341,11 +343,22 @@ def describe(told: Told, seen: Seen, now: float, *, version: str = "") -> Report
                 if vs.tree is Tree.LIVE or vs.state is not State.STOPPED or _owns(told, name)
             }
         ),
-        replicas=frozen_map({name: vs.replica for name, vs in mine.items() if vs.replica is not None}),
+        replicas=frozen_map({name: _aged(vs.replica, vs, now) for name, vs in mine.items() if vs.replica is not None}),
         leaving=seen.leaving,
         capacity=seen.capacity,
+        promised=frozen_map(
+            {
+                name: Promised(vs.bond.holder, vs.bond.epoch, now - vs.bond.until)
+                for name, vs in mine.items()
+                if vs.bond is not None
+            }
+        ),
         version=version,
     )
+
+
+def _aged(replica: Replica, seen: SeenVserver, now: float) -> Replica:
+    return replica if seen.received_at is None else replace(replica, age_s=max(0.0, now - seen.received_at))
 
 
 def _owns(told: Told, name: str) -> bool:

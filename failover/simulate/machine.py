@@ -118,6 +118,7 @@ class SimulatedMachine:
             by_hand=by_hand,
             by_hand_epoch=self._by_hand.get(name, (0, 0))[1],
             bond=self._body.bond(name),
+            received_at=copy.received_at if copy.kind is Tree.REPLICA else None,
         )
 
     def _is_by_hand(self, name: str, life: Life) -> bool:

@@ -71,10 +71,15 @@ class Sender:
         """As if the regular rounds of these vservers had gone on as they went."""
         for draft in self._drafts.values():
             draft["began"] += length_s
+            if "heard" in draft:
+                draft["heard"] += length_s
         for name in regular:
             for host, last in self.shipped.get(name, {}).items():
                 at = last.at if last.because and not self._has_all(name, host) else last.at + length_s
                 self.shipped[name][host] = replace(last, at=at, tried_at=last.tried_at + length_s)
+                theirs = self._peer(host).copy(name)
+                if not last.because and theirs.received_at is not None:
+                    theirs.received_at += length_s
 
     # --- one round ----------------------------------------------------------------------------------------------------
 
@@ -114,7 +119,7 @@ class Sender:
     def _read(self, step: Ship, draft: dict[str, Any]) -> None:
         name = step.vserver.name
         copy, life = self._body.copy(name), self._body.life(name)
-        self._reach(step.target)
+        draft["heard"] = self._reach(step.target).clock.now()
         self._body.may_be_read()
         if copy.kind is not Tree.LIVE:
             raise Refused(f"there is no live tree of {name} here")
@@ -149,6 +154,7 @@ class Sender:
             self._scene.breach(10, f"what only {step.target} had of {name} was overwritten")
         if other.told is not None and other.told.assignments[name].epoch > step.epoch:
             self._scene.breach(4, f"{step.target} takes a sync of {name} under epoch {step.epoch}, which is over")
+        theirs.received_at = draft["heard"]
         copy.generation, copy.epoch = max(copy.generation, done), max(copy.epoch, step.epoch)
         before, began = self._before(step, draft), draft["began"]
         rounds = before.rounds + 1 if before.epoch == step.epoch else 1
