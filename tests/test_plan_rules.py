@@ -56,12 +56,14 @@ def world(
     intents: dict[str, VserverIntent] | None = None,
     words: dict[str, dict[str, Any]] | None = None,
     memory_gib: dict[str, float] | None = None,
+    by_hand: dict[str, str] | None = None,
     disarmed: bool = False,
     disarm_in_force: bool = False,
 ) -> View:
     """Every vserver runs on its primary under epoch 7, with fresh replicas everywhere else, unless said otherwise.
 
-    `on`: another owner; none: not assigned yet. `words`: what else is different in an assignment.
+    `on`: another owner; none: not assigned yet. `words`: what else is different in an assignment. `by_hand`: where a
+    human has started a copy.
     """
     owners = {vserver.name: (on or {}).get(vserver.name, vserver.primary) for vserver in vservers}
     assignments = {v.name: word_of(v, owners[v.name], words) for v in vservers if owners[v.name] != "none"}
@@ -73,6 +75,8 @@ def world(
         else:
             shipments = {host: Shipment(12, 1.0) for host in HOSTS if host != owner}
             said[owner][name] = VserverReport(state, 7, shipments=shipments)
+    for name, host in (by_hand or {}).items():
+        said[host][name] = VserverReport(State.RUNNING, 7, by_hand=True)
     return View(
         Cluster(
             "test",
@@ -298,6 +302,24 @@ CASES: dict[str, tuple[View, dict[str, str]]] = {
     "... empties no drained host": (
         world(vs("v1"), drained=("alpha",), disarmed=True, disarm_in_force=True),
         {"v1": "waits"},
+    ),
+    "... but ends a second copy": (
+        world(vs("v1"), by_hand={"v1": "gamma"}, disarmed=True, disarm_in_force=True),
+        {"v1": "alpha"},
+    ),
+    "... and adopts one whose owner is lost": (
+        world(vs("v1"), by_hand={"v1": "gamma"}, lost=("alpha",), disarmed=True, disarm_in_force=True),
+        {"v1": "gamma"},
+    ),
+    "... or does not run it": (
+        world(
+            vs("v1"),
+            by_hand={"v1": "gamma"},
+            states={"v1": State.STOPPED},
+            disarmed=True,
+            disarm_in_force=True,
+        ),
+        {"v1": "-> gamma"},
     ),
     "... and starts nothing again": (
         world(vs("v1"), states={"v1": State.STOPPED}, disarmed=True, disarm_in_force=True),

@@ -38,6 +38,12 @@ UNSTOPPED = replace(RUNS, shipped=SHIPPED, failed={"stop": (7, "it will not die"
 
 # What fails: restart is {local: 2, within: 600 s} unless said otherwise.
 FAILURES: dict[str, Case] = {
+    "what failed under an older epoch has not failed under this one": (
+        told(owned(target="beta", epoch=8)),
+        replace(RUNS, failed={"ship beta": (7, "beta cannot be reached"), "stop": (7, "it hangs")}),
+        LEASED,
+        ("ship beta",),
+    ),
     "what failed is not started again before a pause": (
         told(owned()),
         replace(CRASHED, failures=failures(0.9)),

@@ -4,7 +4,9 @@
       ▲                                                                                                │
       └───────────────────────────────── operator: arm ───────────────────────────────────────────────┘
 
-Rule: a takeover that has begun is finished first: its owner is lost already, or it was given and does not run yet.
+Rule 1: a takeover that has begun is finished first: its owner is lost already, or it was given and does not run yet.
+Rule 2: words go on that start, stop and move nothing: an owner is told what it must know, and of two copies of which a
+        human has started one, only one stays: nothing may run twice, disarmed or not.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import Enum, auto
 
-from failover.model import Hold, State, View, Want
-from failover.plan.board import Board, alive, own_report
+from failover.model import Assignment, Hold, Kind, State, View, Want
+from failover.plan.board import Board, alive, own_report, reported
 from failover.store import Change
 
 
@@ -31,7 +33,9 @@ def mode(view: View) -> Mode:
 
 def masked(board: Board, mode: Mode, found: Change | Hold) -> Change | Hold:
     """The decision, or that it is not carried out now."""
-    if mode is Mode.ARMED or isinstance(found, Hold) or _only_tells(board.view, found):
+    if mode is Mode.ARMED or isinstance(found, Hold):
+        return found
+    if _only_tells(board.view, found) or _moves_nothing(board.view, found):
         return found
     if mode is Mode.DISARMING and _has_begun(board.view, found):
         return found
@@ -39,6 +43,23 @@ def masked(board: Board, mode: Mode, found: Change | Hold) -> Change | Hold:
     for undone in found.assignments:
         board.words.pop(undone.vserver, None)
     return Hold(word.vserver, f"the cluster is disarmed, else: {word.because}", "failover arm")
+
+
+def _moves_nothing(view: View, change: Change) -> bool:
+    """Whoever owns it stays the owner, or it is owned where it runs already."""
+    return all(_stays_or_is_adopted(view, word) for word in change.assignments)
+
+
+def _stays_or_is_adopted(view: View, word: Assignment) -> bool:
+    before = view.assignments.get(word.vserver)
+    if word.kind is Kind.ADOPTED and (before is None or before.owner != word.owner):
+        return True
+    if before is None or (word.owner, word.want) != (before.owner, before.want):
+        return False
+    if word.target is None:
+        return before.target is None
+    there = reported(view, word.target, word.vserver)
+    return word.unshipped and there is not None and there.by_hand
 
 
 def held(board: Board, name: str) -> Hold | None:

@@ -62,7 +62,7 @@ def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | 
         hint = f"bring {gone[0]} back, or once it is off: failover fence {gone[0]} --confirmed"
         return Hold(name, f"it may still run on {gone[0]}, which is lost", hint)
     running = [host for host in running if alive(view, host)]
-    word = replace(word, target=None, unshipped=False, unheld=True)
+    word = replace(word, target=None, unshipped=False, unheld=bool(running) or alive(view, word.owner))
     copy = None if word.owner in running else one_of(board, vserver, running)
     if copy is not None:
         kept = replace(word, owner=copy, source=None, kind=Kind.ADOPTED, pinned=True, owned_at=board.now)

@@ -60,11 +60,11 @@ class Checks:
         if seen is None or not seen.by_hand or not self._can_be_answered(host):
             self._reported_by_hand.pop((name, host), None)
             return False
-        since = self._reported_by_hand.setdefault((name, host), self._scene.now)
-        counts = self._scene.now >= since + BY_HAND_S
-        if not counts:
+        since = self._reported_by_hand.get((name, host))
+        if since is None:
+            since = self._reported_by_hand[name, host] = self._scene.now
             self._scene.scheduler.at(since + BY_HAND_S, self._scene.touch)
-        return counts
+        return self._scene.now >= since + BY_HAND_S
 
     def _can_be_answered(self, host: str) -> bool:
         nodes = self._scene.world.nodes
