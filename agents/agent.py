@@ -12,7 +12,11 @@ Rule 3: the agent keeps nothing that it could not read again; killed at any mome
         not know until when something may run leaves that to the guard.
 Rule 4: it reports that it has obeyed words only when the guard has taken the ends under these words: what ran by the
         promises of others than they name has stopped by then.
-Rule 5: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
+Rule 5: when the guard has taken no word for a whole lease, nothing can be started here, and the fence has closed. Then
+        the agent lets its session end, so that the leader may take over; it freezes what runs at the end of the lease,
+        asks nobody for promises, and comes back when the guard takes words again. If it does not take the next real
+        ones, the agent stays away until its session is over.
+Rule 6: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from failover.timing import Timing
 log = logging.getLogger("failover.agent")
 
 SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock, and the turn be taken for ever
+LAST_S = 0.05  # so shortly before the end of the lease, when the guard freezes, nothing is started or thawed any more
 REPORT_AGE_S = 2.0  # ages grow by themselves; a report that differs only in them may be this old
 YOUNGER_AGE_S = 0.5  # ... and this, when a sync has made one of them smaller
 
@@ -64,6 +69,10 @@ class Machine(Peers, Protocol):
         """Tell the guard only that this agent does not hang."""
         ...
 
+    def takes_words(self, told: Told) -> bool:
+        """Whether the guard takes a word now; it is one that names nothing, so it moves no end."""
+        ...
+
     def publish(self, told: Told) -> None:
         """Write down what was told: for the receiving end of a sync, and for the next agent since the boot."""
         ...
@@ -85,35 +94,41 @@ class Agent:
         self._settled: Told | None = None  # under these words the guard has taken the ends
         self._troubled = ""
         self._leased = False  # this agent has known a lease
+        self._refused_since: float | None = None  # the guard has taken no word since
+        self._away = self._in_doubt = False  # rule 5; ... and has been away since the guard has taken one
+        self._back_at = float("-inf")
         self._held = float("-inf")  # the newest end of the lease that the guard has taken
 
     def turn(self) -> float:
         """One round; returns the seconds after which the next is due if nothing changes before."""
         now = self._machine.now()
         timing, until = self._terms()
-        if now >= self._sent_at + timing.renew_s and self._store.connected:
+        self._come_back(now)
+        if now >= self._sent_at + timing.renew_s and self._store.connected and not self._away:
             self._store.renew(now)
             self._sent_at = now
-        fresh = self._store.fresh
+        fresh = self._store.fresh and not self._away
         told = self._told(fresh)
         if told is None:
             self._machine.live()
             return timing.renew_s
         self._talk.hear()
         troubled = not fresh or now >= until - timing.lease_s / 2
-        promised = self._talk.rights(told, timing, now) if troubled else {}
+        promised = self._talk.rights(told, timing, now) if troubled and not self._away else {}
         self._hold(told, until, promised, fresh=fresh)
+        self._go_away(timing, now)
         seen = self._talk.answer(told, self._machine.observe(told.cluster.vservers), timing)
-        if troubled:
+        if troubled and not self._away:
             self._talk.ask(told, seen, timing, now)
         ends = {name: self._end(until, promised.get(name)) for name in told.cluster.vservers}
         if fresh:
-            self._begin(reconcile(told, seen, until, now, promised=promised), guarded=now < self._held)
+            self._begin(reconcile(told, seen, until, now, promised=promised), guarded=now < self._held - LAST_S)
             self._report(describe(told, seen, now, version=__version__), told, now)
         else:
             self._go_on(reconcile(told, seen, float("-inf"), now, promised=ends), promised)
         deadlines = [until, self._sent_at + timing.renew_s, *ends.values()]
         deadlines += [next_at(told, seen, now)] if fresh else []
+        deadlines += [self._back_at] if self._away else []
         deadlines += [self._talk.ask_at(timing)] if troubled else [until - timing.lease_s / 2]
         return max(SHORTEST_S, min([timing.renew_s, *(at - now for at in deadlines if at > now)]))
 
@@ -132,13 +147,34 @@ class Agent:
             )
             self._going_on = going_on
         if fresh:
+            now = self._machine.now()
             if self._machine.hold(until, told, promised):
                 self._held, self._settled = until, told
+                self._refused_since, self._in_doubt = None, False
+            elif now < until and self._refused_since is None:
+                self._refused_since = now
         elif promised:
             self._settled = None
             self._machine.hold(float("-inf"), told, promised)
         else:
             self._machine.live()
+
+    def _go_away(self, timing: Timing, now: float) -> None:
+        since = self._refused_since
+        if since is None or now < since + timing.lease_s:
+            return
+        log.error("the guard has taken no word for %.1f s: this host leaves what it owns to others", now - since)
+        self._back_at = now + (2 * timing.session_s if self._in_doubt else 0.0)
+        self._away, self._in_doubt, self._refused_since, self._settled = True, True, None, None
+        self._store.pause()
+
+    def _come_back(self, now: float) -> None:
+        if not self._away or now < self._back_at:
+            return
+        if self._published is None or self._machine.takes_words(self._published):
+            log.info("the guard takes words again")
+            self._away = False
+            self._store.resume()
 
     def _end(self, until: float, promised: float | None) -> float:
         """Until when something may run, as far as this agent knows."""
@@ -194,6 +230,8 @@ def _ageless(report: Report) -> Report:
     return replace(
         report,
         at=0.0,
+        replicas={name: replace(replica, age_s=None) for name, replica in report.replicas.items()},
+        promised={name: replace(bond, ended_s=0.0) for name, bond in (report.promised or {}).items()},
         vservers={
             name: replace(vs, shipments={b: (s.generation, s.because, s.final) for b, s in vs.shipments.items()})  # type: ignore[misc]
             for name, vs in report.vservers.items()

@@ -3,6 +3,7 @@
 Rule 1: a promise is in the file before it counts, and in the file all at once.
 Rule 2: where there is no file, this host was just booted, or somebody has taken it away: promises may have been given
         that nobody remembers. Until the longest of them is over, all is bound, and nothing is promised.
+Rule 3: a promise that is over is remembered, too: it says until when its holder may have run by it.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ class Bonds:
 
     def keep(self, name: str, bond: Bond) -> bool:
         """False when it cannot be written down: then it is not kept."""
-        before, now = self._bonds, self._clock()
+        before = self._bonds
         known = before.get(name)
         lasting = bond if known is None or known.until <= bond.until else Bond(bond.holder, bond.epoch, known.until)
-        self._bonds = {other: kept for other, kept in before.items() if kept.until > now} | {name: lasting}
+        self._bonds = before | {name: lasting}
         try:
             self._save()
         except OSError as error:

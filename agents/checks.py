@@ -4,7 +4,8 @@
     http     GET; the status is compared, not followed    and the question is whether the vserver serves
     command  on the host, or inside the vserver; exit code 0 is well
 
-Rule 1: nobody waits for a probe. One that hangs holds up the other checks of its own vserver only.
+Rule 1: nobody waits for a probe. One that hangs holds up the other checks of its own vserver only, and an HTTP one
+        for no longer than its timeout, however the answer dribbles.
 Rule 2: `fails` failures in a row make it failing, one success makes it well.
 Rule 3: a boot is no failure: failures count from the first success on, or when it has been watched for GRACE_S. The
         watch begins anew with each life of the vserver, and when it is thawed, when its checks change or the agent
@@ -21,11 +22,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ipaddress import ip_interface
 from pathlib import Path
-from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector
+from typing import Any
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, Request
 
 from agents import command, network
 from agents.isolation import vserver as isolation
@@ -179,9 +183,12 @@ def _tcp(subject: Subject, check: Check) -> str:
 def _http(_: Subject, check: Check) -> str:
     """No proxy, no redirection, nothing but http and https: the status is the answer."""
     assert check.http is not None
-    opener = OpenerDirector()
-    opener.add_handler(HTTPHandler())
-    opener.add_handler(HTTPSHandler())
+    opener, sockets = OpenerDirector(), list[socket.socket]()
+    opener.add_handler(_Http(sockets))
+    opener.add_handler(_Https(sockets))
+    deadline = threading.Timer(check.timeout_s, _shut_down, (sockets,))  # the socket's own counts from byte to byte
+    deadline.daemon = True
+    deadline.start()
     try:
         answer = opener.open(check.http, timeout=check.timeout_s)
         if answer is None:
@@ -190,7 +197,50 @@ def _http(_: Subject, check: Check) -> str:
             status = answer.status
     except (OSError, HTTPException):
         return f"{_asked(check)} does not answer"
+    finally:
+        deadline.cancel()
+        for made in sockets:
+            made.close()
     return "" if status == check.expect else f"{_asked(check)} answers {status}, not {check.expect}"
+
+
+class _Http(HTTPHandler):
+    """Notes the sockets that it opens."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        super().__init__()
+        self._sockets = sockets
+
+    def http_open(self, request: Request) -> HTTPResponse:
+        return self.do_open(partial(_noting, HTTPConnection, self._sockets), request)
+
+
+class _Https(HTTPSHandler):
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        super().__init__()
+        self._sockets = sockets
+
+    def https_open(self, request: Request) -> HTTPResponse:
+        return self.do_open(partial(_noting, HTTPSConnection, self._sockets), request)
+
+
+def _noting(kind: type[HTTPConnection], sockets: list[socket.socket], host: str, **rest: Any) -> HTTPConnection:
+    """A connection that notes its socket before anything is said on it, a TLS handshake included."""
+    connection = kind(host, **rest)
+
+    def connect(*arguments: Any, **settings: Any) -> socket.socket:
+        made = socket.create_connection(*arguments, **settings)
+        sockets.append(made.dup())  # TLS takes the other one over
+        return made
+
+    connection._create_connection = connect  # type: ignore[attr-defined]
+    return connection
+
+
+def _shut_down(sockets: list[socket.socket]) -> None:
+    for made in sockets:
+        with suppress(OSError):
+            made.shutdown(socket.SHUT_RDWR)
 
 
 def _on_the_host(check: Check) -> str:

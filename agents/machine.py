@@ -34,7 +34,8 @@ from agents.isolation import vserver as isolation
 from agents.isolation.record import Ended
 from agents.peers import UdpPeers
 from agents.promise import Answer, Message, Question
-from agents.replication import generation, ship
+from agents.replication import generation, received, ship
+from agents.replication.record import Place
 from agents.steps import (
     Bond,
     Demote,
@@ -50,6 +51,7 @@ from agents.steps import (
     Stop,
     Thaw,
     Tree,
+    is_tried_again,
 )
 from agents.supervisor import replace_file
 from failover import wire
@@ -65,6 +67,7 @@ WORDS = RUN / "words.json"  # all that was told, for the next agent
 LEAVING = RUN / "leaving"  # exists while this host is being shut down; a boot clears it
 
 REAPED_S = 0.05
+PROBED_S = 1.0  # a word that names nothing is for so long
 ANNOUNCE_AGAIN_S = (0.2, 1.0, 3.0)  # after the first announcement: a lost frame must not cost an outage
 
 _ALONE = ("start", "stop", "kill", "demote")
@@ -139,6 +142,7 @@ class RealMachine:
             by_hand=by_hand is not None,
             by_hand_epoch=by_hand or 0,
             bond=bond,
+            received_at=received.at(Place(name, VSERVERS)) if replica else None,
         )
 
     def _status(self, name: str) -> isolation.Status:
@@ -211,7 +215,7 @@ class RealMachine:
         except Exception as error:
             log.exception("%s: %s", name, step.name)
             failure = f"{type(error).__name__}: {error}"
-        if failure and isinstance(step, Start | Kill):
+        if failure and isinstance(step, Start | Stop | Kill) and is_tried_again(step):
             self._failures.note(name, Failure(step.epoch, self.now(), failure))
         with self._lock:
             self._busy[name].discard(step.name)
@@ -359,6 +363,9 @@ class RealMachine:
 
     def live(self) -> None:
         lease.alive()
+
+    def takes_words(self, told: Told) -> bool:
+        return lease.hold(self.now() + PROBED_S, {}, told.cluster.hosts[told.host].network)
 
     def publish(self, told: Told) -> None:
         words = {name: {"owner": word.owner, "epoch": word.epoch} for name, word in told.assignments.items()}

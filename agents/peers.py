@@ -6,7 +6,8 @@ The key is made from the ZooKeeper credentials, which every host of the cluster 
 
 Rule 1: what has not the right hash, or is for another host or from a stranger, is dropped; that is said once.
 Rule 2: an answer counts once, and only for a question that this very process has asked that host: it bears the number
-        that no other process has ever used. So nothing that is sent again, late or twice, is taken for an answer.
+        that no other process has ever used. So nothing that is sent again, late or twice, is taken for an answer. It is
+        sealed with the life of the question that it answers: the bond counts from the hearing of that one.
 Rule 3: a question that is no newer than the last one of the same process is dropped. One of a process that is gone may
         come again: then this host is bound once more, and only waits longer.
 Rule 4: an answer goes to the address that the cluster has for the asker, wherever its question came from.
@@ -24,7 +25,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.promise import Answer, Message, Question
 from failover import wire
@@ -91,11 +92,11 @@ class Post:
         return self._codec.seal(Letter(self._cluster, self._host, host, self._life, question.number, question=question))
 
     def answer(self, host: str, answer: Answer) -> bytes | None:
-        """None when the asker's newest question is another one."""
+        """None when the newest question of that host is another process's, or there was none."""
         life, _ = self._newest.get(host, ("", 0))
-        if not life:
+        if not life or answer.life != life:
             return None
-        return self._codec.seal(Letter(self._cluster, self._host, host, life, answer.number, answer=answer))
+        return self._codec.seal(Letter(self._cluster, self._host, host, answer.life, answer.number, answer=answer))
 
     def take(self, data: bytes, known: Mapping[str, object]) -> tuple[str, Message] | str:
         """Who says what; or why it is dropped."""
@@ -111,7 +112,7 @@ class Post:
             if life == letter.life and letter.number <= number:
                 return "a newer question was heard"
             self._newest[letter.source] = letter.life, letter.number
-            return letter.source, letter.question
+            return letter.source, replace(letter.question, life=letter.life)
         if letter.answer is None or letter.answer.number != letter.number:
             return "it says nothing"
         if letter.life != self._life or self._asked.get(letter.number) != letter.source:

@@ -33,21 +33,25 @@ _BEGUN = ("start", "thaw", "stop", "kill")
 
 @dataclass(frozen=True)
 class Question:
-    """Will you promise not to run these, which I own under these epochs, for so long? `number`: the asker's own."""
+    """Will you promise not to run these, which I own under these epochs, for so long? `number`: the asker's own.
+    `life`: the process that has asked; whoever hears it knows."""
 
     number: int
     length_s: float
     epochs: Mapping[str, int] = field(default_factory=frozen_map)
+    life: str = ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Those that are promised, for so long from the hearing of the question; and why the others are not."""
+    """Those that are promised, for so long from the hearing of the question; and why the others are not. `number` and
+    `life` are those of the question."""
 
     number: int
     length_s: float
     promised: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=frozen_map)
+    life: str = ""
 
 
 Message = Question | Answer

@@ -10,8 +10,9 @@ Rule 2: what another host owns is killed here before anything else is done with 
 Rule 3: only the owner ships. What is handed over is shipped a last time after it and its addresses are gone.
 Rule 4: one step at a time per vserver, but ships to several backups run side by side. Stops come before starts.
 Rule 5: what fails is started again here, after a pause, as often as `restart` says under one epoch; then it is in error
-        and left to the leader. Any other step that failed is not tried again under the same epoch (a ship that nobody
-        waits for is, at the next round).
+        and left to the leader. A stop that failed is tried again after the same pauses, for as long as it takes, when
+        the leader wants it stopped. Any other step that failed is not tried again under the same epoch (a ship that
+        nobody waits for is, at the next round).
 Rule 6: disarmed, nothing is started, stopped or set aside; leases, syncs and rule 2 go on.
 Rule 7: while the host is being shut down nothing is started.
 Rule 8: what may run on by promises of the others after the lease is left alone, and regular syncs go on.
@@ -43,6 +44,8 @@ from agents.steps import (
 from failover.model import (
     Assignment,
     Kind,
+    Promised,
+    Replica,
     Report,
     Shipment,
     Shutdown,
@@ -181,7 +184,9 @@ def _disarmed(case: _Case) -> Iterable[Step]:
 def _mine(case: _Case) -> Iterable[Step]:
     seen, word = case.seen, case.word
     if not case.wanted:
-        return _regular(case) if case.gone else (Stop(case.vserver, word.epoch),)
+        if case.gone:
+            return _regular(case)
+        return () if case.failed("stop") and case.now < _again_at(case) else (Stop(case.vserver, word.epoch),)
     if seen.state is State.FROZEN:
         return (Thaw(case.vserver.name),)
     if seen.state is State.RUNNING:
@@ -272,7 +277,10 @@ def _failures(case: _Case) -> tuple[Failure, ...]:
 
 def _in_error(case: _Case) -> str:
     """Why it is left to the leader under this epoch: it failed once more than it is started again here, or it cannot be
-    stopped."""
+    stopped, or is but can still be met here."""
+    to_stop = not case.wanted or case.word.target is not None
+    if to_stop and case.seen.state is State.STOPPED and not case.gone and case.failed("stop"):
+        return case.failed("stop")
     runs = case.seen.state is State.RUNNING
     if runs and (case.failed("stop") or not case.seen.failing):
         return case.failed("stop")
@@ -281,7 +289,7 @@ def _in_error(case: _Case) -> str:
 
 
 def _again_at(case: _Case) -> float:
-    """When it may be started: 1, 2, 4 … seconds after it failed for the first, second, third … time."""
+    """When it may be tried again: 1, 2, 4 … seconds after it failed for the first, second, third … time."""
     found = _failures(case)
     return found[-1].at + min(PAUSE_S, 2.0 ** min(len(found) - 1, 10)) if found else float("-inf")
 
@@ -291,12 +299,16 @@ def _again_at(case: _Case) -> float:
 
 def next_at(told: Told, seen: Seen, now: float) -> float:
     """The first moment after `now` (boot time) at which time alone may make reconcile say more; infinity: never."""
-    times = (at for case in _cases(told, seen, now) if case.mine and not case.busy for at in _moments(case))
+    times = (at for case in _cases(told, seen, now) if not case.busy for at in _moments(case))
     return min((at for at in times if at > now), default=float("inf"))
 
 
 def _moments(case: _Case) -> Iterator[float]:
     if case.word.want is Want.IGNORED:
+        return
+    if not case.gone and case.failed("stop" if case.mine else "kill"):
+        yield _again_at(case)
+    if not case.mine:
         return
     if case.seen.bond is not None:
         yield case.seen.bond.until
@@ -331,11 +343,22 @@ def describe(told: Told, seen: Seen, now: float, *, version: str = "") -> Report
                 if vs.tree is Tree.LIVE or vs.state is not State.STOPPED or _owns(told, name)
             }
         ),
-        replicas=frozen_map({name: vs.replica for name, vs in mine.items() if vs.replica is not None}),
+        replicas=frozen_map({name: _aged(vs.replica, vs, now) for name, vs in mine.items() if vs.replica is not None}),
         leaving=seen.leaving,
         capacity=seen.capacity,
+        promised=frozen_map(
+            {
+                name: Promised(vs.bond.holder, vs.bond.epoch, now - vs.bond.until)
+                for name, vs in mine.items()
+                if vs.bond is not None
+            }
+        ),
         version=version,
     )
+
+
+def _aged(replica: Replica, seen: SeenVserver, now: float) -> Replica:
+    return replica if seen.received_at is None else replace(replica, age_s=max(0.0, now - seen.received_at))
 
 
 def _owns(told: Told, name: str) -> bool:

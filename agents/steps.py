@@ -72,6 +72,7 @@ class SeenVserver:
     by_hand: bool = False  # it runs, and not because this agent started it
     by_hand_epoch: int = 0  # the word's epoch when this agent first saw it so; 0: there was no word
     bond: Bond | None = None  # the newest promise, whether it is over or not
+    received_at: float | None = None  # boot time: when the newest round began that the replica here has whole
 
 
 @dataclass(frozen=True)
@@ -160,3 +161,9 @@ class Demote:
 
 
 Step = Start | Stop | Kill | Freeze | Thaw | Ship | Demote
+
+
+def is_tried_again(step: Step) -> bool:
+    """Whether whoever performs it remembers as a Failure that it failed: the pause before the next time is counted from
+    there. A stop for a failure is one already."""
+    return isinstance(step, Start | Kill) or (isinstance(step, Stop) and not step.because)

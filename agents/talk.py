@@ -27,7 +27,7 @@ class Peers(Protocol):
     def ask(self, host: str, question: Question) -> None: ...
 
     def answer(self, host: str, answer: Answer) -> None:
-        """To the newest question of that host which has this number."""
+        """To the process that has asked; it is dropped when another one of that host has asked since."""
         ...
 
     def heard(self) -> tuple[tuple[str, Message], ...]:
@@ -107,7 +107,8 @@ class Talk:
                 else:
                     vservers[name] = replace(own, bond=bond)
             promised = tuple(name for name in question.epochs if name not in refused)
-            self._peers.answer(host, Answer(question.number, length_s, promised, frozen_map(refused)))
+            answer = Answer(question.number, length_s, promised, frozen_map(refused), question.life)
+            self._peers.answer(host, answer)
         return replace(seen, vservers=frozen_map(vservers))
 
 

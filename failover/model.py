@@ -343,6 +343,19 @@ class Replica:
     epoch: int  # the epoch of the owner that shipped it
     diverged: bool = False  # the tree of a former owner, not yet following the new one
     salvaged: tuple[str, ...] = ()  # directories in which what only it had is kept aside
+    age_s: float | None = (
+        None  # when the report was written, since the last round that it has whole began; None: unknown
+    )
+
+
+@dataclass(frozen=True)
+class Promised:
+    """The newest promise of a host about one vserver: to `holder`, its owner under `epoch`. No holder: it does not know
+    what it had promised before it was booted. `ended_s`: since its end, when it was reported; negative: it runs."""
+
+    holder: str
+    epoch: int
+    ended_s: float
 
 
 @dataclass(frozen=True)
@@ -366,6 +379,7 @@ class Report:
     replicas: Mapping[str, Replica] = field(default_factory=frozen_map)
     leaving: bool = False  # it is being shut down in order
     capacity: Capacity = Capacity()  # as measured
+    promised: Mapping[str, Promised] | None = None  # per vserver; None: an older failover wrote it
     at: float = 0.0
     version: str = ""
     store_at: float = 0.0  # filled in by the store when read

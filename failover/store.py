@@ -105,6 +105,14 @@ class Store(Protocol):
         """Begin to write the lease record; `now` is the boot time at which it is sent. Does not wait."""
         ...
 
+    def pause(self) -> None:
+        """Say nothing more until `resume`, pings included: the session ends by itself, if that does not come before."""
+        ...
+
+    def resume(self) -> None:
+        """Connect again."""
+        ...
+
     @property
     def renewed_at(self) -> float | None:
         """The sending time of the newest acknowledged renewal in the present session; None: none in this session."""

@@ -14,7 +14,7 @@ from failover.model import Told, View, Want
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Change
 from failover.timing import PROFILES
-from tests.seen import CRASHED, NEVER, RESTS, failures, shipped
+from tests.seen import CRASHED, NEVER, RESTS, RUNS, failures, shipped
 from tests.views import NOW, V1, cluster, owned
 
 TIMING = PROFILES["normal"]  # a renewal every 0.85 s
@@ -26,6 +26,7 @@ class Clockwork:
     def __init__(self, shown: SeenVserver, *, guarded: bool) -> None:
         self.time, self.shown, self.guarded = 500.0, shown, guarded
         self.begun: list[str] = []
+        self.probed, self.asked = False, 0
 
     def now(self) -> float:
         return self.time
@@ -42,6 +43,9 @@ class Clockwork:
     def live(self) -> None:
         return
 
+    def takes_words(self, told: Told) -> bool:
+        return self.guarded or self.probed
+
     def publish(self, told: Told) -> None:
         return
 
@@ -49,7 +53,7 @@ class Clockwork:
         return None
 
     def ask(self, host: str, question: Question) -> None:
-        return
+        self.asked += 1
 
     def answer(self, host: str, answer: Answer) -> None:
         return
@@ -69,7 +73,7 @@ def agent_of(machine: Clockwork, want: Want = Want.STARTED, every_s: float = 1e9
     leader = MemoryStore(world, role="leader")
     assert leader.lead() is not None
     assert leader.commit(Change(assignments=(owned(epoch=1, want=want),)))
-    return Agent(MemoryStore(world, role="agent", host="alpha", timing=TIMING), machine, TIMING)
+    return Agent(MemoryStore(world, role="agent", host="alpha", timing=TIMING, clock=machine.now), machine, TIMING)
 
 
 def seen_by_operator(agent: Agent) -> View:
@@ -153,3 +157,55 @@ def test_nothing_is_started_without_the_guard() -> None:
     agent.turn()
     agent.turn()
     assert "start" not in machine.begun
+
+
+def renewals(agent: Agent) -> int:
+    return agent._store._world.nodes["leases/alpha"].version  # type: ignore[attr-defined, no-any-return]
+
+
+def turns(agent: Agent, machine: Clockwork, length_s: float) -> None:
+    for _ in range(round(length_s / 0.1)):
+        machine.time += 0.1
+        agent.turn()
+
+
+def test_without_the_guard_for_a_whole_lease_it_says_no_more_asks_nobody_and_freezes_what_runs() -> None:
+    machine = Clockwork(RUNS, guarded=True)
+    agent = agent_of(machine)
+    turns(agent, machine, 2.0)
+    machine.guarded = False
+    turns(agent, machine, TIMING.lease_s - 0.2)
+    assert agent._store.connected
+    turns(agent, machine, 0.4)
+    assert not agent._store.connected
+    before = renewals(agent)
+    turns(agent, machine, TIMING.lease_s)
+    assert (renewals(agent), machine.asked) == (before, 0)
+    assert machine.begun[-1] == "freeze"
+    machine.guarded = True
+    turns(agent, machine, 0.2)
+    assert agent._store.fresh
+    assert renewals(agent) > before
+
+
+def test_a_guard_that_starts_anew_costs_nothing() -> None:
+    machine = Clockwork(RUNS, guarded=True)
+    agent = agent_of(machine)
+    for _ in range(5):
+        machine.guarded = False
+        turns(agent, machine, 1.0)
+        machine.guarded = True
+        turns(agent, machine, 0.1)
+    turns(agent, machine, 3 * TIMING.lease_s)
+    assert agent._store.fresh
+    assert "freeze" not in machine.begun
+
+
+def test_a_guard_that_takes_only_words_that_name_nothing_does_not_keep_the_session_alive() -> None:
+    machine = Clockwork(RUNS, guarded=False)
+    machine.probed = True
+    agent = agent_of(machine)
+    turns(agent, machine, 2 * TIMING.lease_s + 0.5)
+    assert not agent._store.connected
+    turns(agent, machine, TIMING.session_s)
+    assert not agent._store.connected

@@ -91,6 +91,9 @@ class Bench:
     def live(self) -> None:
         return
 
+    def takes_words(self, told: Told) -> bool:
+        return self.guarded
+
     def publish(self, told: Told) -> None:
         self.kept = told
 

@@ -13,6 +13,7 @@ from agents.isolation import vserver as isolation
 from agents.isolation.vserver import Settings
 from agents.machine import LEAVING, VSERVERS
 from agents.steps import Seen, SeenVserver, Start, Stop, Thaw
+from failover.errors import FailoverError
 from failover.model import Assignment, Check, Cluster, Host, State, Told, Vserver, Want
 from tests import trees
 from tests.real_host import RealHost, real_hosts
@@ -115,6 +116,19 @@ def test_a_stop_is_no_failure_unless_it_is_for_one(alpha: Alpha) -> None:
     alpha.start()
     (failure,) = alpha.do(Stop(alpha.vserver, 7, because="tcp 80 does not answer (3 times)")).failures
     assert (failure.epoch, failure.because) == (7, "tcp 80 does not answer (3 times)")
+
+
+@on_alpha
+def test_a_stop_that_fails_is_remembered_once_with_its_time(alpha: Alpha) -> None:
+    def fails(_: str) -> None:
+        raise FailoverError("its network stays")
+
+    alpha.told()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "remove", fails)
+        for because, known in (("", 1), ("its checks fail", 2)):
+            seen = alpha.do(Stop(alpha.vserver, 7, because=because))
+            assert (seen.failed["stop"], len(seen.failures)) == ((7, "its network stays"), known)
 
 
 @on_alpha

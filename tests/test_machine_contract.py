@@ -418,7 +418,7 @@ def test_a_question_is_heard_and_its_answer_counts_once(machines: Machines) -> N
     machines.until(asked)
     source, question = heard[-1]
     assert (source, question.length_s, question.epochs) == ("alpha", 5.0, {name: 7})
-    answer = Answer(question.number, 5.0, (name,))
+    answer = Answer(question.number, 5.0, (name,), life=question.life)
     for _ in range(3):
         beta.answer("alpha", answer)
     machines.elapse(0.2)

@@ -21,9 +21,10 @@ def shipped_once(machines: Machines, **rest: Any) -> SeenVserver:
 def test_a_ship_makes_a_complete_generation_at_the_backup(machines: Machines) -> None:
     machines.start()
     machines.write("a")
-    before = machines.machine["alpha"].now()
+    before, before_there = machines.machine["alpha"].now(), machines.machine["beta"].now()
     seen = shipped_once(machines)
     shipped = seen.shipped["beta"]
+    began_there = before_there + shipped.at - before
     assert (shipped.epoch, shipped.final, shipped.rounds, shipped.because) == (7, False, 1, "")
     assert shipped.generation > 0
     assert before <= shipped.at <= shipped.at + shipped.took_s <= machines.machine["alpha"].now()
@@ -31,6 +32,9 @@ def test_a_ship_makes_a_complete_generation_at_the_backup(machines: Machines) ->
     theirs = machines.see("beta")
     assert (theirs.state, theirs.tree) == (State.STOPPED, Tree.REPLICA)
     assert theirs.replica == Replica(shipped.generation, 7)
+    assert theirs.received_at is not None, "the backup knows itself how old it is"
+    assert before_there - 0.01 <= theirs.received_at <= began_there + shipped.took_s
+    assert seen.received_at is None
     assert machines.has("a", "beta")
     assert seen.state is State.RUNNING
 

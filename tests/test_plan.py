@@ -409,6 +409,8 @@ def test_every_host_gets_a_verdict_with_a_reason() -> None:
 
 def test_the_age_of_a_replica_ends_with_the_lease_of_a_lost_owner() -> None:
     seen = view(word=owned(), lost=("alpha",), age={"beta": 3.0})
+    later = {host: replace(report, store_at=NOW + 599, promised={}) for host, report in seen.reports.items()}
+    seen = replace(seen, reports={**later, "alpha": seen.reports["alpha"]})
     assert replica_age(replace(seen, now=NOW + 600), V1, "beta") == pytest.approx(3.0 + 1.48, abs=0.01)
     assert replica_age(replace(view(word=owned()), now=NOW + 600), V1, "beta") == pytest.approx(601.0)
 

@@ -119,14 +119,14 @@ CASES: dict[str, tuple[View, Expected]] = {
     ),
     "... as often as declared": (
         view(
-            word=owned(failed_at=(NOW - 599,)),
+            word=owned(failed_at=(NOW - 1200,), at=NOW - 601),
             says={"alpha": replace(RUNNING, state=State.ERROR, because="it ended three times")},
         ),
         "hold: alpha cannot start it: it ended three times",
     ),
     "... and what was long ago does not count": (
         view(
-            word=owned(failed_at=(NOW - 600,)),
+            word=owned(failed_at=(NOW - 601,), at=NOW - 1),
             says={"alpha": replace(RUNNING, state=State.ERROR, because="it ended three times")},
         ),
         ("alpha", "beta", Kind.FIRST),
@@ -244,6 +244,17 @@ CASES: dict[str, tuple[View, Expected]] = {
             says={"gamma": replace(RUNNING, epoch=5), "alpha": replace(RUNNING, epoch=6)},
         ),
         ("beta", None, Kind.TAKEOVER),
+    ),
+    "what was ignored, on an owner that is lost and never said that it does not run there, is started nowhere": (
+        view(word=owned(want=Want.IGNORED), says={"alpha": replace(RUNNING, epoch=6)}, lost=("alpha",)),
+        "hold: it may still run on alpha, which is lost",
+    ),
+    "what goes without a last sync needs a replica that is fresh enough": (
+        view(
+            word=owned(target="beta", unshipped=True),
+            says={"alpha": VserverReport(State.STOPPED, 7, handed=0, shipments={"beta": Shipment(12, 90.0)})},
+        ),
+        ("alpha", None, Kind.FIRST),
     ),
     "what was removed is ignored": (
         view(word=owned(), intent=VserverIntent(removed=True)),

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from agents.promise import Answer, Question
 from failover.model import Cluster, Host, Vserver, frozen_map
 from failover.simulate import letters
 from failover.simulate.engine import simulate
@@ -30,6 +33,28 @@ def at(outcome: Outcome, text: str) -> list[float]:
 
 def is_frozen(outcome: Outcome) -> bool:
     return any(" is frozen on " in line for line in outcome.story)
+
+
+def test_an_answer_to_an_agent_before_is_not_heard_by_the_next_though_that_has_asked_under_the_same_number() -> None:
+    """As with real letters (tests/test_peers.py): the bond counts from the older question."""
+    boxes, now = dict[str, letters.Letterbox](), SimpleNamespace(after=lambda delay_s, action, soft: action())
+    scene: Any = SimpleNamespace(now=0.0, scheduler=now, links=SimpleNamespace(reaches=lambda source, target: True))
+    lossless: Any = SimpleNamespace(random=lambda: 0.5, expovariate=lambda rate: 0.0)
+
+    def start(host: str) -> letters.Letterbox:
+        boxes[host] = letters.Letterbox(host, scene, boxes.get, lambda: None, lossless)
+        return boxes[host]
+
+    giver = start("h2")
+    start("h1").ask("h2", Question(1, 3.0, {"v": 5}))
+    ((_, older),) = giver.heard()
+    start("h1").ask("h2", Question(1, 3.0, {"v": 5}))
+    ((_, newer),) = giver.heard()
+    assert isinstance(older, Question) and isinstance(newer, Question)
+    giver.answer("h1", Answer(1, 3.0, ("v",), life=older.life))
+    assert boxes["h1"].heard() == ()
+    giver.answer("h1", Answer(1, 3.0, ("v",), life=newer.life))
+    assert [host for host, _ in boxes["h1"].heard()] == ["h2"]
 
 
 # --- the store is lost ------------------------------------------------------------------------------------------------

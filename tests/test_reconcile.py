@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from agents.reconcile import describe, reconcile
-from agents.steps import Seen, SeenVserver
-from failover.model import Capacity, Kind, Shipment, State, Told, VserverReport, Want
+from agents.steps import Bond, Seen, SeenVserver
+from failover.model import Capacity, Kind, Promised, Shipment, State, Told, VserverReport, Want
 from tests.seen import (
     BETAS,
     BY_HAND,
@@ -271,6 +271,15 @@ def test_a_backup_reports_only_its_replica() -> None:
     report = describe(told(owned(), host="beta"), Seen({"v1": COPY}), NOW)
     assert not report.vservers
     assert report.replicas["v1"].generation == 12
+    assert report.replicas["v1"].age_s is None
+
+
+def test_a_backup_reports_how_old_its_replica_is_and_what_it_has_promised() -> None:
+    promised = replace(COPY, received_at=NOW - 3.0, bond=Bond("alpha", 7, NOW - 2.0))
+    report = describe(told(owned(), host="beta"), Seen({"v1": promised}), NOW)
+    assert report.replicas["v1"].age_s == 3.0
+    assert report.promised == {"v1": Promised("alpha", 7, 2.0)}
+    assert describe(told(owned(), host="beta"), Seen({"v1": COPY}), NOW).promised == {}, "none, which is known"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agents.reconcile import next_at, reconcile
+from agents.reconcile import describe, next_at, reconcile
 from agents.steps import Seen, SeenVserver, Ship, Stop
 from failover.model import Kind, Restart, Shutdown, State, Told, Want
 from tests.seen import (
@@ -32,6 +32,9 @@ from tests.views import V1, owned
 
 # name: (told, seen, the end of the lease, the names of the expected steps)
 Case = tuple[Told, SeenVserver, float, tuple[str, ...]]
+
+STOPPING = told(owned(want=Want.STOPPED))
+UNSTOPPED = replace(RUNS, shipped=SHIPPED, failed={"stop": (7, "it will not die")}, failures=failures(1.9, 0.9))
 
 # What fails: restart is {local: 2, within: 600 s} unless said otherwise.
 FAILURES: dict[str, Case] = {
@@ -126,6 +129,20 @@ FAILURES: dict[str, Case] = {
         replace(ILL, failed={"stop": (7, "it will not die")}),
         LEASED,
         (),
+    ),
+    "a stop that failed is not tried again before a pause": (STOPPING, UNSTOPPED, LEASED, ()),
+    "... and then it is": (STOPPING, replace(UNSTOPPED, failures=failures(3.0, 2.0)), LEASED, ("stop",)),
+    "... also when only its network is left": (
+        STOPPING,
+        replace(UNSTOPPED, state=State.STOPPED, networked=True, failures=failures(1.0)),
+        LEASED,
+        ("stop",),
+    ),
+    "what is wanted is started though its network was left": (
+        told(owned()),
+        replace(CRASHED, networked=True, failed=UNSTOPPED.failed),
+        LEASED,
+        ("start",),
     ),
     "what runs well again is left running, however often it has failed": (
         told(owned()),
@@ -323,6 +340,13 @@ MOMENTS: dict[str, tuple[Told, SeenVserver, bool, float]] = {
         False,
         10.0,
     ),
+    "a stop that failed is due again": (STOPPING, UNSTOPPED, False, 1.1),
+    "a kill that failed is due again": (
+        told(BETAS),
+        replace(FROZEN, failed={"kill": (8, "it will not die")}, failures=failures(0.25, epoch=8)),
+        False,
+        0.75,
+    ),
     "disarmed no restart is due": (
         told(owned(), disarmed=True),
         replace(RESTS, failures=failures(0.25)),
@@ -347,3 +371,14 @@ def test_when_to_ask_again(name: str) -> None:
     assert at - NOW == pytest.approx(expected_s)
     if at != NEVER_AGAIN:
         assert reconcile(what, seen, at + 1, at) != reconcile(what, seen, at + 1, NOW)
+
+
+@pytest.mark.parametrize(
+    "left", [UNSTOPPED, replace(UNSTOPPED, state=State.STOPPED, networked=True)], ids=["it", "net"]
+)
+@pytest.mark.parametrize("what", [STOPPING, told(MOVING)], ids=["stopped", "moved"])
+def test_what_cannot_be_stopped_is_reported_in_error_also_when_only_its_network_is_left(
+    what: Told, left: SeenVserver
+) -> None:
+    report = describe(what, Seen({"v1": left}), NOW).vservers["v1"]
+    assert (report.state, report.because) == (State.ERROR, "it will not die")

@@ -311,6 +311,26 @@ def test_an_agent_that_closes_leaves_its_session_alone(stores: Stores) -> None:
     stores.gone("alpha")
 
 
+def test_an_agent_that_pauses_lets_its_session_end_and_comes_back_in_another(stores: Stores) -> None:
+    agent = stores.fresh("agent", "alpha")
+    agent.pause()
+    stores.gone("alpha")
+    assert not agent.fresh
+    agent.resume()
+    stores.until(lambda: agent.fresh)
+    assert stores.opened[0].view().leases["alpha"].alive
+
+
+def test_an_agent_that_pauses_shortly_keeps_its_session(stores: Stores) -> None:
+    agent = stores.fresh("agent", "alpha")
+    renewed_at = agent.renewed_at
+    agent.pause()
+    stores.until(lambda: not agent.connected)
+    agent.resume()
+    stores.until(lambda: agent.fresh)
+    assert renewed_at is not None and agent.renewed_at >= renewed_at
+
+
 def test_a_reconnection_in_the_same_session_is_fresh_again(stores: Stores) -> None:
     agent, leader = stores.fresh("agent", "alpha"), leading(stores)
     stores.cut(agent)

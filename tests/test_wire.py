@@ -25,6 +25,7 @@ from failover.model import (
     Memory,
     MoveWish,
     Network,
+    Promised,
     Replica,
     Report,
     Shipment,
@@ -70,7 +71,7 @@ RECORDS: dict[str, object] = {
     "no wish": VserverIntent(),
     "a drain": HostIntent(True, 1795469300.0, 41, "new disks", "ann", 1795469236.594),
     "an assignment": Assignment(
-        "web1", "alpha", 9, Want.STOPPED, "β", True, Kind.TAKEOVER, "β", True, ("γ",), because="x", at=1.25
+        "web1", "alpha", 9, Want.STOPPED, "β", True, Kind.TAKEOVER, "β", 7, True, ("γ",), because="x", at=1.25
     ),
     "a first assignment": Assignment("web1", "alpha", 1),
     "a disarm": ClusterIntent(True, "switch is replaced", "ann", 1.5),
@@ -88,10 +89,12 @@ RECORDS: dict[str, object] = {
                 "web2": VserverReport(State.ERROR, 1, because="init died"),
             }
         ),
-        frozen_map({"db1": Replica(8, 2, True, ("/vservers/.replica/db1/salvage/1",))}),
+        frozen_map({"db1": Replica(8, 2, True, ("/vservers/.replica/db1/salvage/1",), 1.5)}),
+        promised=frozen_map({"db1": Promised("β", 2, -0.5)}),
         at=9.75,
         version="0.1.0",
     ),
+    "a report of an older failover, of which no promise is known": Report("alpha"),
     "the leader": wire.Holder("alpha"),
     "a lease": wire.LeaseRecord(72057752503386113),
 }  # fmt: skip

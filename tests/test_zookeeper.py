@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NotEmptyError
-from kazoo.security import OPEN_ACL_UNSAFE
+from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from failover.errors import BadInput, Denied, Refused, Unreachable, Unsafe
 from failover.model import Assignment, Cluster, Event, Hold, Host, Report, Vserver, frozen_map
@@ -108,6 +108,32 @@ def renewing(store: ZooKeeperStore) -> Iterator[list[float]]:
     finally:
         over.set()
         thread.join()
+
+
+@pytest.mark.parametrize("made", [("",), ("", "cluster", "intent", "leader", "assignments")])
+def test_what_another_has_only_begun_to_make_is_made_whole_and_followed(
+    one: ZooKeeperServers, opened: Callable[..., Any], made: tuple[str, ...]
+) -> None:
+    """Processes of several hosts start at one moment in an empty store; or the one that made it was killed."""
+    acl = [make_digest_acl(*SECRET.split(":"), all=True)]
+    with stranger(one, SECRET) as client:
+        client.create("/failover", b"", acl=acl)
+        for relative in made:
+            client.create(f"/failover/real/{relative}".rstrip("/"), b"", acl=acl)
+        leader = opened(one, "leader", "alpha")
+        until(lambda: leader.fresh)
+        operator, agent = opened(one, "operator"), opened(one, "agent", "alpha")
+        until(lambda: operator.connected and agent.fresh)
+        operator.apply(CLUSTER, "")
+        agent.report(Report("alpha"))
+        until(lambda: leader.fresh and has_report(leader, "alpha"))
+
+
+def has_report(store: ZooKeeperStore, host: str) -> bool:
+    try:
+        return host in store.view().reports
+    except Refused:  # nothing is applied, as far as it has read
+        return False
 
 
 def everything_written(servers: ZooKeeperServers, opened: Callable[..., Any]) -> Any:

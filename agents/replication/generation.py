@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from agents.replication import salvage
+from agents.replication import received, salvage
 from agents.replication.beneath import RESERVED, Steps, copy_attributes, descend, foreign, opened, remove
 from agents.replication.incoming import drop_staging, finish, quiet
 from agents.replication.record import VSERVERS, Busy, Place, Record, flush_directory, holding, plainly
@@ -76,6 +76,7 @@ def _promote(place: Place, epoch: int, anyway: bool) -> int:
             os.utime(tree, ns=(before.st_atime_ns, before.st_mtime_ns))
         live = Record(record.generation, epoch, origin=record.generation, promoted_ns=time.time_ns())
         shutil.rmtree(place.manifests, ignore_errors=True)
+        received.forget(place)
         place.save(live)
         _rename(place.tree, place.live)
         return record.generation
@@ -100,6 +101,7 @@ def _demote(place: Place, epoch: int, whole: int | None) -> None:
     if not place.live.exists():
         return
     _take_out(place, epoch)
+    received.forget(place)
     if place.tree.exists():  # a replica beside a live tree: not ours to judge, and not ours to delete
         place.salvage.mkdir(mode=0o700, exist_ok=True)
         _rename(place.tree, place.salvage / f"{epoch}-replica-{time.time_ns()}")

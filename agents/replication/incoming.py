@@ -25,7 +25,7 @@ from pathlib import Path
 
 from agents.command import run
 from agents.isolation.trees import subvolume_or_directory
-from agents.replication import salvage
+from agents.replication import received, salvage
 from agents.replication.apply import apply, missing
 from agents.replication.beneath import RESERVED, opened, remove
 from agents.replication.manifest import Change, checksum
@@ -65,18 +65,19 @@ def begin(request: Request, need_bytes: int, vservers: Path = VSERVERS) -> None:
 
 
 def commit(
-    request: Request, raw: bytes, allowed: Callable[[], None], vservers: Path = VSERVERS
+    request: Request, raw: bytes, allowed: Callable[[], None], vservers: Path = VSERVERS, *, heard: str = ""
 ) -> tuple[list[bytes], Path | None]:
     """Make what lies in the staging a generation and move it into place.
 
     Returns what has not arrived (then nothing has changed) and the directory into which something was salvaged.
-    `allowed` is asked under the lock and raises when the caller no longer owns the vserver.
+    `allowed` is asked under the lock and raises when the caller no longer owns the vserver. `heard`: received.py.
     """
     place = Place(request.name, vservers)
     with place.locked(), quiet(place, patience_s=_TRANSFER_ENDS_S):
         record = finish(place, _receivable(place, request))
         allowed()
         if (record.generation, record.epoch, record.checksum) == (request.generation, request.epoch, checksum(raw)):
+            received.note(place, heard)
             return [], None  # committed before; only the answer was lost
         staging = place.staging(request.epoch, request.generation)
         if not staging.is_dir():
@@ -97,7 +98,19 @@ def commit(
         record = replace(record, commit=Commit(request.generation, request.epoch, checksum(raw)))
         place.save(record)
         finish(place, record)
+        received.note(place, heard)
         return [], kept
+
+
+def same(request: Request, heard: str, allowed: Callable[[], None], vservers: Path = VSERVERS) -> None:
+    """A round has found nothing to send: the generation that is here is complete as of `heard`."""
+    place = Place(request.name, vservers)
+    with place.locked(timeout_s=10.0):
+        record = _receivable(place, request)
+        allowed()
+        if record.diverged or (record.generation, record.epoch) != (request.generation, request.epoch):
+            raise Refused(f"the replica of {place.name} is not at generation {request.generation}", hint="begin again")
+        received.note(place, heard)
 
 
 def abort(request: Request, vservers: Path = VSERVERS) -> None:

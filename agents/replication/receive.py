@@ -2,11 +2,12 @@
 
     command="PYTHON -I -m agents.replication.receive --from hostA",restrict ssh-ed25519 …
 
-    state NAME EPOCH                          → {generation, epoch, checksum, diverged}
+    state NAME EPOCH                          → {generation, epoch, checksum, diverged, heard, received_s}
     scan NAME EPOCH                           → what the replica holds
     begin NAME EPOCH GENERATION NEED_BYTES    → an empty staging
     rsync --server … NAME/EPOCH/GENERATION    → into that staging, and nowhere else
-    commit NAME EPOCH GENERATION < change     → {missing, salvaged}
+    commit NAME EPOCH GENERATION [HEARD] < change  → {missing, salvaged}
+    same NAME EPOCH GENERATION HEARD          → it is complete as of then, though nothing was sent
     abort NAME EPOCH GENERATION
 
 What it can be asked by hand: `receive --authorize hostA < hostA.pub` prints that line for the key of hostA.
@@ -30,7 +31,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.replication import incoming, rsync
+from agents.replication import incoming, received, rsync
 from agents.replication.beneath import scan
 from agents.replication.incoming import Request
 from agents.replication.manifest import FILE, Entries, encode_entries, text
@@ -65,9 +66,7 @@ class Receiver:
         match words:
             case ["state", name, epoch]:
                 self.authorize(name, _number(epoch))
-                record = Place(name, self.vservers).load()
-                fields = ("generation", "epoch", "checksum", "diverged")
-                return json.dumps({field: getattr(record, field) for field in fields}).encode()
+                return self._state(Place(name, self.vservers))
             case ["scan", name, epoch]:
                 self.authorize(name, _number(epoch))
                 return self._scan(Place(name, self.vservers))
@@ -75,8 +74,12 @@ class Receiver:
                 request = self._request(name, epoch, number)
                 incoming.begin(request, _number(need), self.vservers)
                 return b"{}"
-            case ["commit", name, epoch, number]:
-                return self._commit(self._request(name, epoch, number), stdin())
+            case ["commit", name, epoch, number, *heard] if len(heard) <= 1:
+                return self._commit(self._request(name, epoch, number), stdin(), *heard)
+            case ["same", name, epoch, number, heard]:
+                request = self._request(name, epoch, number)
+                incoming.same(request, heard, lambda: self.authorize(name, request.epoch), self.vservers)
+                return b"{}"
             case ["abort", name, epoch, number]:
                 incoming.abort(self._request(name, epoch, number), self.vservers)
                 return b"{}"
@@ -111,9 +114,16 @@ class Receiver:
         self.authorize(name, request.epoch)
         return request
 
-    def _commit(self, request: Request, raw: bytes) -> bytes:
+    def _state(self, place: Place) -> bytes:
+        """`heard` is before all that the caller does next; `received_s`: how old the replica is by what we know."""
+        heard, record, known_at = received.moment(), place.load(), received.at(place)
+        said = {field: getattr(record, field) for field in ("generation", "epoch", "checksum", "diverged")}
+        age_s = None if known_at is None else time.clock_gettime(time.CLOCK_BOOTTIME) - known_at
+        return json.dumps({**said, "heard": heard, "received_s": age_s}).encode()
+
+    def _commit(self, request: Request, raw: bytes, heard: str = "") -> bytes:
         missing, kept = incoming.commit(
-            request, raw, lambda: self.authorize(request.name, request.epoch), self.vservers
+            request, raw, lambda: self.authorize(request.name, request.epoch), self.vservers, heard=heard
         )
         return json.dumps({"missing": [text(path) for path in missing], "salvaged": str(kept) if kept else ""}).encode()
 

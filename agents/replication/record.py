@@ -3,7 +3,7 @@
     /vservers/NAME                      the live tree
     /vservers/.replica/NAME/tree        or the replica; promotion and demotion are one rename between the two
     /vservers/.replica/NAME/tree/.failover/EPOCH-GENERATION    what has arrived of the next generation
-    /vservers/.replica/NAME/record.json, change, manifests/HOST, salvage/, lock, transfer
+    /vservers/.replica/NAME/record.json, change, received, manifests/HOST, salvage/, lock, …
 
 The staging lies inside the replica because only within one btrfs subvolume can files be renamed into place, and the
 replica must be a subvolume of its own, so that the live tree it becomes can be snapshotted.

@@ -51,6 +51,7 @@ _TRANSFER_S = 24 * 3600.0  # rsync's own time-out, without any traffic, is much 
 _COMMIT_S = 3600.0
 _ATTEMPTS = 3
 _BLOCK = 512
+_PROOF_S = 60.0  # at most so old, and no older than a quarter of max_data_loss, is what a backup knows of its age
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class _Backup:
     epoch: int
     checksum: str
     diverged: bool
+    heard: str = ""  # when it was asked, by its own clock; empty: an older failover, which does not say
+    received_s: float = float("inf")  # how old the replica is by what it knows itself
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class _Round:
             )
             plan = _Plan(change, mine, scanned_ns)
             if plan.empty and in_step and backup.epoch == self._epoch:
+                self._say_same(backup)
                 return backup.generation
             return self._ship(source, plan, backup)
 
@@ -177,7 +181,7 @@ class _Round:
         number = self._next_generation(backup.generation)
         self._call("begin", number, plan.need_bytes)
         try:
-            raw, change = self._transfer(source, plan.change, number)
+            raw, change = self._transfer(source, plan.change, number, backup.heard)
         except FailoverError:
             with suppress(FailoverError):
                 self._call("abort", number, timeout_s=5.0)
@@ -191,7 +195,14 @@ class _Round:
         write(self._place.manifests / self._channel.host, manifest.encode())
         return number
 
-    def _transfer(self, source: Path, change: Change, number: int) -> tuple[bytes, Change]:
+    def _say_same(self, backup: _Backup) -> None:
+        """It is as the tree was when we asked. Not in every round, for each word costs a process there."""
+        old_s = min(_PROOF_S, self._vserver.max_data_loss_s / 4)
+        if backup.heard and backup.received_s > old_s:
+            with suppress(FailoverError):  # the round is complete all the same
+                self._call("same", backup.generation, backup.heard)
+
+    def _transfer(self, source: Path, change: Change, number: int, heard: str) -> tuple[bytes, Change]:
         """Send and commit; what a running vserver renamed or removed meanwhile is looked at again."""
         paths = list(change.changed)
         destination = f"{self._vserver.name}/{self._epoch}/{number}"
@@ -207,7 +218,7 @@ class _Round:
             if not change.still:
                 change = _without_vanished(source, change)
             raw = change.encode()
-            paths = self._commit(number, raw)
+            paths = self._commit(number, raw, heard)
             if not paths:
                 return raw, change
         raise Refused(
@@ -220,13 +231,16 @@ class _Round:
         said = self._call("state")
         with self._understood(said):
             answer = json.loads(said)
-            return _Backup(
+            backup = _Backup(
                 int(answer["generation"]), int(answer["epoch"]), str(answer["checksum"]), bool(answer["diverged"])
             )
+            received_s = answer.get("received_s")
+            known_s = float("inf") if received_s is None else float(received_s)
+            return replace(backup, heard=str(answer.get("heard", "")), received_s=known_s)
 
-    def _commit(self, number: int, raw: bytes) -> list[bytes]:
+    def _commit(self, number: int, raw: bytes, heard: str) -> list[bytes]:
         """What the backup misses; nothing when it has the generation."""
-        said = self._call("commit", number, stdin=raw, timeout_s=_COMMIT_S)
+        said = self._call("commit", number, *([heard] if heard else []), stdin=raw, timeout_s=_COMMIT_S)
         with self._understood(said):
             return [path_of(name) for name in json.loads(said)["missing"]]
 
@@ -250,9 +264,9 @@ class _Round:
             self._place.save(replace(record, generation=number, epoch=self._epoch))
             return number
 
-    def _call(self, verb: str, *numbers: int, stdin: bytes = b"", timeout_s: float = 30.0) -> bytes:
+    def _call(self, verb: str, *words: int | str, stdin: bytes = b"", timeout_s: float = 30.0) -> bytes:
         try:
-            return self._channel.call(verb, self._vserver.name, self._epoch, *numbers, stdin=stdin, timeout_s=timeout_s)
+            return self._channel.call(verb, self._vserver.name, self._epoch, *words, stdin=stdin, timeout_s=timeout_s)
         except FailoverError as error:
             if isinstance(error, Unreachable) or self._channel.host in error.message:
                 raise

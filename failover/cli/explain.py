@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from failover.cli.operate import Commands
 from failover.errors import BadInput
-from failover.model import Event, Hold, View
+from failover.model import Assignment, Event, Hold, View
 from failover.store import Change
 
 if TYPE_CHECKING:
@@ -114,13 +114,19 @@ def _matrix_lines(found: Sequence[Survival], at_once: int) -> Iterator[str]:
 
 
 def _print_decided(view: View, changes: tuple[Change, ...], holds: tuple[Hold, ...]) -> None:
-    for change in changes:
-        for word in change.assignments:
-            old = view.assignments.get(word.vserver)
-            print(f"{word.vserver}: {old.owner if old else 'nowhere'} -> {word.target or word.owner}  ({word.because})")
+    words = [word for change in changes for word in change.assignments if _is_news(view, word)]
+    for word in words:
+        old = view.assignments.get(word.vserver)
+        print(f"{word.vserver}: {old.owner if old else 'nowhere'} -> {word.target or word.owner}  ({word.because})")
     for hold in holds:
         print(f"{hold.subject} would wait: {hold.because}")
         if hold.hint:
             print(f"  {hold.hint}")
-    if not changes and not holds:
+    if not words and not holds:
         print("nothing would change")
+
+
+def _is_news(view: View, word: Assignment) -> bool:
+    """Whether anything would be started, stopped or moved by it."""
+    old = view.assignments.get(word.vserver)
+    return old is None or (old.owner, old.target, old.want) != (word.owner, word.target, word.want)

@@ -52,10 +52,12 @@ def final(seen: Seen, vserver: str, primary: str) -> str:
         return f"started@{runs[0]}" if runs else "waiting" if started else f"stopped@{primary}"
     if said["state"] == "error":
         return f"error@{owner}"
+    held = not seen.store_down and any(hold["subject"] == vserver for hold in seen.status["holds"])
+    if held and seen.status["hosts"].get(owner, {}).get("state") == "lost":
+        return "waiting"  # though it may run on there, when no other host may ever run it
     if runs:
         return f"started@{owner if owner in runs else runs[0]}"
-    held = any(hold["subject"] == vserver for hold in seen.status["holds"])
-    if started and held and not seen.store_down:
+    if started and held:
         return "waiting"
     return f"frozen@{owner}" if owner in seen.frozen.get(vserver, ()) else f"stopped@{owner}"
 

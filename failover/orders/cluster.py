@@ -15,10 +15,17 @@ def disarm(view: View, *, reason: str = "") -> Order:
     before = view.intents.cluster
     if before.disarmed and reason in ("", before.reason):
         return Order(notice="the cluster is disarmed already")
+    asked = {name: _forget for name, intent in view.intents.vservers.items() if intent.move or intent.restart_epoch}
     return Order(
+        frozen_map(asked),
         cluster=lambda old: replace(old, disarmed=True, reason=reason),
         notice="the manager starts, stops and moves nothing by itself until: failover arm",
     )
+
+
+def _forget(intent: VserverIntent) -> VserverIntent:
+    """What was to be done once and is not answered yet must not be done when the cluster is armed again."""
+    return replace(intent, move=None, restart_epoch=0)
 
 
 def arm(view: View) -> Order:

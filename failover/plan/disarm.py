@@ -88,10 +88,11 @@ def _has_begun(view: View, change: Change) -> bool:
 
 
 def _only_tells(view: View, change: Change) -> bool:
-    """Its owner is told by which hosts it goes; nothing is started, stopped or moved by that."""
+    """Its owner is told by which hosts it goes, or that a copy which a person started is not its own: by that the
+    manager starts, stops and moves nothing of what it manages."""
     word = change.assignments[0]
     before = view.assignments.get(word.vserver)
-    if before is None or before.hosts == word.hosts:
+    if before is None:
         return False
     known = replace(word, hosts=before.hosts, known_hosts=before.known_hosts)
     return replace(before, epoch=word.epoch, because=word.because, at=word.at) == known
@@ -102,6 +103,6 @@ def _under_way(view: View, name: str) -> bool:
     if name not in view.cluster.vservers or word.want is Want.IGNORED or not alive(view, word.owner):
         return False
     report = own_report(view, word)
-    if word.target is not None or report is None:
+    if word.target is not None or word.again or report is None:
         return True
     return word.want is Want.STARTED and report.state not in (State.RUNNING, State.ERROR)

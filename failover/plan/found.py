@@ -55,6 +55,9 @@ def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | 
     view, name = board.view, vserver.name
     running = [host for host in view.reports if lives(reported(view, host, name))]
     gone = [host for host in running if not alive(view, host) and not vouched(view, host)]
+    last = reported(view, word.owner, name)
+    if not alive(view, word.owner) and not vouched(view, word.owner) and (last is None or lives(last)):
+        gone = [word.owner, *gone]  # what it did not report, it may have run unseen
     if gone:
         hint = f"bring {gone[0]} back, or once it is off: failover fence {gone[0]} --confirmed"
         return Hold(name, f"it may still run on {gone[0]}, which is lost", hint)

@@ -36,7 +36,9 @@ from failover.store import Change
 def handing_over(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | None:
     assert word.target is not None
     stay = replace(word, target=None, unshipped=False, accept_loss=False)
-    hopeless = "" if _is_adopted(board, word) or _goes_back(board, word) else unfit(board, vserver, word.target)
+    hopeless = (
+        "" if _is_adopted(board, word) or _goes_back(board, word) else _hopeless(board, vserver, word, word.target)
+    )
     if hopeless:
         return assign(board, stay, f"the move was given up: {word.target} {hopeless}")
     if report.handed is not None:
@@ -45,6 +47,14 @@ def handing_over(board: Board, vserver: Vserver, word: Assignment, report: Vserv
         failed = f"the move to {word.target} failed and it stays on {word.owner}: {report.handing_failed}"
         return assign(board, replace(stay, unreached=_with(word.unreached, word.target)), failed)
     return None
+
+
+def _hopeless(board: Board, vserver: Vserver, word: Assignment, target: str) -> str:
+    """Why it cannot go there any more. What goes without a last sync must find a replica there that is fresh enough."""
+    if not word.unshipped or word.accept_loss:
+        return unfit(board, vserver, target)
+    verdict = judge(board, vserver, target)
+    return "" if verdict.may else verdict.because
 
 
 def _goes_back(board: Board, word: Assignment) -> bool:
@@ -102,10 +112,14 @@ def wished(board: Board, vserver: Vserver, word: Assignment, wish: MoveWish) -> 
 # --- what the manager moves by itself ---------------------------------------------------------------------------------
 
 
-def leave(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | Hold:
+def leave(
+    board: Board, vserver: Vserver, word: Assignment, why: str, *, but_not: tuple[str, ...] = ()
+) -> Change | Hold:
     """It is to go where it may run, wherever that is; where there is no such host it stays, and that is shown."""
     judged = [judge_set(board, vserver, word, host, by_itself=True) for host in vserver.hosts if host != word.owner]
-    able = preferred(board, vserver, [verdict.host for verdict in judged if verdict.may])
+    able = preferred(
+        board, vserver, [verdict.host for verdict in judged if verdict.may and verdict.host not in but_not]
+    )
     if not able:
         reasons = "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged) or "it has no backup"
         return Hold(vserver.name, f"{why}, but it must stay there: {reasons}", "add or repair a backup")
@@ -123,7 +137,7 @@ def in_error(
     if back and back in vserver.hosts and _may_take_back(board, word):
         return _returned(board, vserver, replace(word, failed_on=failed_on), back, report.because)
     why = f"{word.owner} cannot {'start' if word.want is Want.STARTED else 'stop'} it: {report.because}"
-    recent = tuple(at for at in word.failed_at if at > board.now - vserver.restart.within_s)
+    recent = tuple(at for at in word.failed_at if at > word.at - vserver.restart.within_s)  # what is in error stays so
     if word.want is Want.STARTED and len(recent) < vserver.restart.moves:
         asked = replace(word, failed_on=failed_on, failed_at=(*recent, board.now), pinned=False)
         failed = f"it failed on {word.owner} ({report.because})"
@@ -141,7 +155,7 @@ def _returned(board: Board, vserver: Vserver, word: Assignment, back: str, why: 
         moved = leave(board, vserver, word, f"{word.owner} could not start it ({why})")
         if isinstance(moved, Change):
             return moved
-    returning = replace(word, target=back, unshipped=True)
+    returning = replace(word, target=back, unshipped=True, pinned=True)  # a move that failed is not repeated by itself
     return assign(board, returning, f"{word.owner} could not start it ({why}); it goes on at {back}")
 
 
@@ -168,7 +182,7 @@ def repair(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | 
         return None
     if any(_is_moving(board, other) for other in above):
         return None  # it may be whole again soon
-    return leave(board, vserver, word, f"{word.owner} {broken}")
+    return leave(board, vserver, word, f"{word.owner} {broken}", but_not=word.failed_on)  # it is tried once
 
 
 def home(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | Hold | None:

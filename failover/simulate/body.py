@@ -30,6 +30,7 @@ class Life:
     prepared: bool = False  # its network is there
     address: bool = False  # its addresses are up
     since_at: float = 0.0
+    since: float = 0.0  # the same in boot time
     because: str = ""
     epoch: int = 0  # the word that it was started under
     number: int = 0  # of this life
@@ -53,6 +54,7 @@ class Copy:
     diverged: bool = False
     salvaged: tuple[str, ...] = ()
     kept: frozenset[int] = frozenset()
+    received_at: float | None = None  # when the newest round began that it has whole, by its host's clock
 
     @property
     def complete(self) -> bool:
@@ -114,6 +116,8 @@ class Body:
             if self.lives[name].running:
                 self.scene.say(f"{name} ends with {self.host}")
         self.lives, self.told = {}, None
+        for copy in self.copies.values():
+            copy.received_at = None
         self.bonds = self.letterbox = None
         self.guard.power_off()
         self.scene.touch()
@@ -152,7 +156,7 @@ class Body:
         life = self.life(name)
         life.running, life.frozen, life.by_hand, life.epoch = True, False, by_hand, epoch
         life.number += 1
-        life.since_at, life.because = self.clock.wall(), ""
+        life.since_at, life.since, life.because = self.clock.wall(), self.clock.now(), ""
         life.prepared = life.address = True
         self.scene.say(f"{name} runs on {self.host}" + (", started by hand" if by_hand else ""))
         self.scene.touch()
@@ -235,7 +239,7 @@ class Body:
                 raise Refused(f"there is no complete replica of {name} here", hint="sync it from the owner first")
             if copy.diverged and not anyway:
                 raise Unsafe(f"the tree of {name} here was left by a former owner", hint="let it sync first")
-        copy.kind, copy.epoch, copy.diverged = Tree.LIVE, epoch, False
+        copy.kind, copy.epoch, copy.diverged, copy.received_at = Tree.LIVE, epoch, False, None
 
     def demote(self, name: str, epoch: int, whole: int | None) -> None:
         copy = self.copy(name)

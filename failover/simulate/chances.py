@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from failover.errors import BadInput
 from failover.model import Cluster, Want
 from failover.simulate.events import Event, Names, read_event
 from failover.simulate.outcome import Outcome
@@ -27,7 +28,10 @@ Drawn = Callable[[random.Random, Cluster], tuple[Said, ...]]
 
 
 def draw(cluster: Cluster, seed: int, until_s: float) -> tuple[Event, ...]:
-    """Faults and what heals them, in the order of time."""
+    """Faults and what heals them, in the order of time. Raises BadInput when there is no time for any."""
+    if until_s < QUIET_BEFORE_S + QUIET_AFTER_S + 60.0:
+        least_s = QUIET_BEFORE_S + QUIET_AFTER_S + 60.0
+        raise BadInput(f"{until_s:g} s are too short for faults", hint=f"raise until to at least {least_s:g}s")
     chance = random.Random(seed)
     names = Names(tuple(cluster.hosts), tuple(cluster.vservers))
     last_s = until_s - QUIET_AFTER_S

@@ -43,8 +43,9 @@ class Checks:
             met = [host for host, one in self._hosts.items() if one.body.answers_at(name) and self._counts(name, host)]
             if len(met) > 1:
                 self._scene.breach(2, f"the address of {name} is up on {' and '.join(met)}")
-            if met and running and met != running:
-                self._scene.breach(2, f"the address of {name} is up on {met[0]}, but it runs on {running[0]}")
+            for host in met:
+                if running and host not in running:
+                    self._scene.breach(2, f"the address of {name} is up on {host}, but it runs on {running[0]}")
 
     def _counts(self, name: str, host: str) -> bool:
         life = self._hosts[host].body.life(name)

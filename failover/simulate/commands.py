@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from failover import orders
-from failover.errors import FailoverError, Unreachable
+from failover.errors import FailoverError, Unreachable, Unsafe
 from failover.model import Cluster, View
 from failover.orders import Order
 from failover.simulate.clock import EPOCH
@@ -30,7 +30,7 @@ ORDERS: Mapping[str, Callable[[View, Event], Order]] = {
     "remove": lambda view, event: orders.remove(view, event.vserver),
     "clear": lambda view, event: orders.clear(view, event.vserver),
     "takeover": lambda view, event: orders.takeover(view, event.host, confirmed_off="--confirmed-off" in event.options),
-    "fence": lambda view, event: orders.fence(view, event.host),
+    "fence": lambda view, event: _fence(view, event),
     "drain": lambda view, event: orders.drain(
         view, event.host, until_at=view.now + event.length_s if "--until" in event.options else None
     ),
@@ -38,6 +38,12 @@ ORDERS: Mapping[str, Callable[[View, Event], Order]] = {
     "disarm": lambda view, event: orders.disarm(view),
     "arm": lambda view, event: orders.arm(view),
 }
+
+
+def _fence(view: View, event: Event) -> Order:
+    if "--confirmed" not in event.options:
+        raise Unsafe(f"only a person can know that {event.host} is off", hint=f"fence {event.host} --confirmed")
+    return orders.fence(view, event.host)
 
 
 def obey(scene: Scene, event: Event) -> bool:

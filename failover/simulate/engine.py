@@ -164,14 +164,22 @@ class Universe:
         )
 
     def _known(self) -> list[str]:
-        return list(self.scene.cluster.vservers)
+        """Those that are declared, and those that were removed."""
+        removed = [
+            name
+            for path in self.scene.world.nodes
+            if path.startswith("intent/vservers/") and (name := path.rpartition("/")[2])
+            if (wish := decoded(VserverIntent, self.scene.world.nodes, path)) is not None and wish.removed
+        ]
+        return list(dict.fromkeys((*self.scene.cluster.vservers, *removed)))
 
     def final(self, name: str) -> str:
-        nodes, vserver = self.scene.world.nodes, self.scene.cluster.vservers[name]
+        nodes = self.scene.world.nodes
         word = decoded(Assignment, nodes, f"assignments/{name}")
         intent = decoded(VserverIntent, nodes, f"intent/vservers/{name}") or VserverIntent()
         if intent.removed:
             return "removed"
+        vserver = self.scene.cluster.vservers[name]
         runs = [host for host, body in self.bodies.items() if body.runs(name)]
         want = intent.want or vserver.want
         if want is Want.IGNORED:

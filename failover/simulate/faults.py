@@ -17,6 +17,9 @@ SHUTDOWN_LONGEST_S = 180.0
 REBOOT_S = 10.0  # between power off and power on
 
 
+OFTEN_S = 900.0  # so long a failing check is looked at each second: by then all is decided
+
+
 class Faults:
     def __init__(self, scene: Scene, hosts: Mapping[str, Host]) -> None:
         self._scene, self._hosts = scene, hosts
@@ -122,8 +125,16 @@ class Faults:
         now = self._scene.now
         self._scene.check_fails[event.vserver] = now, now + event.length_s
         self._scene.scheduler.after(event.length_s, self._scene.stir)
-        for moment in range(1, int(event.length_s) + 2):  # the checks go on while it fails
-            self._scene.scheduler.after(min(float(moment), event.length_s), self._wake_all)
+        self._check_again(event.vserver)
+
+    def _check_again(self, vserver: str) -> None:
+        """The checks go on while it fails."""
+        began_at, ends_at = self._scene.check_fails[vserver]
+        now = self._scene.now
+        if now <= ends_at:
+            self._wake_all()
+            pause_s = 1.0 if now < began_at + OFTEN_S else 60.0
+            self._scene.scheduler.after(pause_s, partial(self._check_again, vserver))
 
     def _wake_all(self) -> None:
         for host in self._hosts.values():
@@ -139,10 +150,19 @@ class Faults:
                 self._scene.written.append(Written(event.vserver, event.size_bytes, self._scene.now))
                 host.body.write(event.vserver, len(self._scene.written) - 1)
 
+    def _brought(self, name: str) -> frozenset[int]:
+        """What a human who starts it on a host that never had a copy has brought there."""
+        copies = [host.body.copy(name) for host in self._hosts.values()]
+        return next(
+            (copy.content for kind in (Tree.LIVE, Tree.REPLICA) for copy in copies if copy.kind is kind), frozenset()
+        )
+
     def _by_hand(self, event: Event) -> None:
         body, name = self._host(event).body, event.vserver
         copy = body.copy(name)
-        if not body.powered or body.life(name).running or copy.kind is Tree.NONE:
+        if copy.kind is Tree.NONE:
+            copy.content = self._brought(name)
+        if not body.powered or body.life(name).running or (copy.kind is Tree.NONE and not copy.content):
             self._scene.say(f"{name} cannot be started on {event.host}: there is nothing to start, or it runs")
             return
         copy.kind = Tree.LIVE

@@ -7,8 +7,9 @@ the same process is not heard (agents/peers.py makes the same promises on a real
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from random import Random
 
 from agents.promise import Answer, Message, Question
@@ -16,12 +17,13 @@ from failover.simulate.scene import Scene
 
 LOST, TWICE, LATE = 0.02, 0.02, 0.01  # so many of all
 DELAY_S, LATE_S = 0.002, 5.0  # on average; at most, when it is late
+_LIVES = count()  # no two processes have the same; nothing else depends on it
 
 
 @dataclass(frozen=True)
 class Letter:
     source: str
-    life: object  # the process that has asked
+    life: str  # the process that has asked
     message: Message
 
 
@@ -32,10 +34,10 @@ class Letterbox:
         self, host: str, scene: Scene, box: Callable[[str], Letterbox | None], woken: Callable[[], None], random: Random
     ) -> None:
         self._host, self._scene, self._box, self._woken, self._random = host, scene, box, woken, random
-        self._life = object()
+        self._life = f"{host} {next(_LIVES)}"
         self._heard: list[tuple[str, Message]] = []
         self._asked: dict[int, str] = {}
-        self._newest: dict[str, tuple[object, int]] = {}
+        self._newest: dict[str, tuple[str, int]] = {}
         self.asked_at = float("-inf")  # virtual time
 
     def ask(self, host: str, question: Question) -> None:
@@ -44,8 +46,8 @@ class Letterbox:
         self._send(host, Letter(self._host, self._life, question))
 
     def answer(self, host: str, answer: Answer) -> None:
-        if host in self._newest:
-            self._send(host, Letter(self._host, self._newest[host][0], answer))
+        if answer.life == self._newest.get(host, ("", 0))[0]:
+            self._send(host, Letter(self._host, answer.life, answer))
 
     def heard(self) -> tuple[tuple[str, Message], ...]:
         found, self._heard = tuple(self._heard), []
@@ -67,11 +69,12 @@ class Letterbox:
     def take(self, letter: Letter) -> None:
         message, source = letter.message, letter.source
         if isinstance(message, Question):
-            life, number = self._newest.get(source, (None, 0))
-            if life is letter.life and message.number <= number:
+            life, number = self._newest.get(source, ("", 0))
+            if life == letter.life and message.number <= number:
                 return
             self._newest[source] = letter.life, message.number
-        elif letter.life is not self._life or self._asked.pop(message.number, None) != source:
+            message = replace(message, life=letter.life)
+        elif letter.life != self._life or self._asked.pop(message.number, None) != source:
             return
         self._heard.append((source, message))
         self._woken()

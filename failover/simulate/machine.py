@@ -32,6 +32,7 @@ from agents.steps import (
     Stop,
     Thaw,
     Tree,
+    is_tried_again,
 )
 from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import Assignment, State, Told, Want, frozen_map
@@ -117,6 +118,7 @@ class SimulatedMachine:
             by_hand=by_hand,
             by_hand_epoch=self._by_hand.get(name, (0, 0))[1],
             bond=self._body.bond(name),
+            received_at=copy.received_at if copy.kind is Tree.REPLICA else None,
         )
 
     def _is_by_hand(self, name: str, life: Life) -> bool:
@@ -148,7 +150,7 @@ class SimulatedMachine:
         declared = self._told.cluster.vservers.get(name) if self._told else None
         checks = declared.checks if declared else ()
         patience_s = min((check.every_s * check.fails for check in checks), default=CHECK_S)
-        running_s = self._body.clock.wall() - life.since_at
+        running_s = self._body.clock.now() - life.since
         return "its health check fails" if min(self._scene.now - since, running_s) >= patience_s else ""
 
     def _ended(self, name: str, because: str) -> None:
@@ -238,7 +240,7 @@ class SimulatedMachine:
         if failure:
             epoch = int(getattr(step, "epoch", 0))
             failed[step.name] = (epoch, failure)
-            if isinstance(step, Start | Kill):
+            if is_tried_again(step):
                 self._fail(name, epoch, failure)
             if not regular or known != (epoch, failure):
                 self._scene.say(f"{self._host}: {step.name} {name} failed: {failure}")
@@ -351,6 +353,9 @@ class SimulatedMachine:
 
     def live(self) -> None:
         """The guard hears that this agent does not hang; whoever simulates the hang knows."""
+
+    def takes_words(self, told: Told) -> bool:
+        return self._body.guard.works
 
     def publish(self, told: Told) -> None:
         self._body.told = told

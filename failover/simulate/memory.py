@@ -72,7 +72,7 @@ class MemoryStore(Store):
         self._open = self._connected = self._fresh = self._closed = False
         self._link = 0  # counts the connections: what was begun under another one is void
         self._silence = 0  # counts the times that the answers stayed away or came back
-        self._silent = self._notified = False
+        self._silent = self._notified = self._paused = False
         self._mirror: Mapping[str, Node] = {}
         self._known = 0  # the transaction after which something in the mirror was read
         self._told: tuple[Mapping[str, Node], Told] | None = None
@@ -118,7 +118,7 @@ class MemoryStore(Store):
 
     def mend(self) -> None:
         """Connect again: in the same session if it is still there."""
-        if self._open or self._closed or not self._whole():
+        if self._open or self._closed or self._paused or not self._whole():
             return
         self._open = True
         self._link += 1
@@ -285,6 +285,14 @@ class MemoryStore(Store):
         else:
             self._lease_version, self._fresh = None, False
             self._begin()
+
+    def pause(self) -> None:
+        self._paused = True
+        self.cut()
+
+    def resume(self) -> None:
+        self._paused = False
+        self.mend()
 
     @property
     def renewed_at(self) -> float | None:

@@ -122,9 +122,18 @@ class _Reader:
         events = self._events()
         names = self._names()
         self._references(names)
+        self._expectations()
         if self.found.problems or cluster is None:
             raise BadConfig(self.where, self.found.problems)
         return build.story(self.found.values, cluster, events)
+
+    def _expectations(self) -> None:
+        """An expectation that says nothing is a slip, and would let every story agree."""
+        values = self.found.values
+        if ("expect",) in self.found.places and not values.get("expect"):
+            self.found.report(("expect",), "expects nothing", "say how it must end, or leave the key out")
+        if ("expect", "final") in self.found.places and not values.get("expect", {}).get("final"):
+            self.found.report(("expect", "final"), "names no vserver", "as in final: {vA: started@h1}")
 
     def events(self) -> tuple[Event, ...]:
         if "cluster" in self.found.values:
@@ -205,7 +214,10 @@ class _Reader:
         if not isinstance(change, Pairs):
             self.found.problems.append(Problem("is not a group of keys", "write { }", dotted(path), origin))
             return event
-        whole = merged(self.law, change)
+        before: Node = self.law
+        if event.word == "add" and event.vserver in self.removed:  # nothing of what it was before is left
+            before = merged(before, pair("vservers", pair(event.vserver, Scalar("~", origin))))
+        whole = merged(before, change)
         was_sound = self.sound
         self.law = self.laws[len(self.happens) - 1] = whole if isinstance(whole, Pairs) else self.law
         return replace(event, cluster=self._cluster(dotted(path)) if was_sound else None)

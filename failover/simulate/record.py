@@ -59,6 +59,8 @@ class Record:
                 self._assigned(name, before, session)
             elif kind == "history":
                 self._happened(path)
+            elif kind == "reports" and (node := self._scene.world.nodes.get(path)) and b'"by_hand":true' in node.data:
+                self._scene.touch()
             elif kind == "alive":
                 self._session(name, before)
             elif kind == "leader" and name == "holder":

@@ -48,6 +48,7 @@ class Sender:
         self._body, self._peer, self._random, self._word, self._starting = body, peer, random, word, starting
         self._host, self._scene = body.host, body.scene
         self.shipped: dict[str, dict[str, Shipped]] = {}
+        self._acknowledged: dict[tuple[str, str], frozenset[int]] = {}
         self._drafts: dict[tuple[str, str], dict[str, Any]] = {}  # (vserver, target) -> the round under way
 
     def phases(self, step: Ship) -> list[Phase]:
@@ -70,10 +71,15 @@ class Sender:
         """As if the regular rounds of these vservers had gone on as they went."""
         for draft in self._drafts.values():
             draft["began"] += length_s
+            if "heard" in draft:
+                draft["heard"] += length_s
         for name in regular:
             for host, last in self.shipped.get(name, {}).items():
-                at = last.at if last.because else last.at + length_s
+                at = last.at if last.because and not self._has_all(name, host) else last.at + length_s
                 self.shipped[name][host] = replace(last, at=at, tried_at=last.tried_at + length_s)
+                theirs = self._peer(host).copy(name)
+                if not last.because and theirs.received_at is not None:
+                    theirs.received_at += length_s
 
     # --- one round ----------------------------------------------------------------------------------------------------
 
@@ -87,8 +93,13 @@ class Sender:
             if word is not None and word.epoch != step.epoch:
                 raise NotNow(f"epoch {step.epoch} is over") from error
             before = self._before(step, draft)
-            self._note(step, replace(before, because=str(error), tried_at=self._body.clock.now()))
+            at = draft["began"] if self._has_all(name, step.target) else before.at
+            self._note(step, replace(before, at=at, because=str(error), tried_at=self._body.clock.now()))
             raise
+
+    def _has_all(self, name: str, target: str) -> bool:
+        """Nothing was written since the target acknowledged a generation. The one who watches a tree knows that."""
+        return self._acknowledged.get((name, target)) == self._body.copy(name).content
 
     def _before(self, step: Ship, draft: Mapping[str, Any]) -> Shipped:
         known = self.shipped.get(step.vserver.name, {}).get(step.target)
@@ -108,7 +119,7 @@ class Sender:
     def _read(self, step: Ship, draft: dict[str, Any]) -> None:
         name = step.vserver.name
         copy, life = self._body.copy(name), self._body.life(name)
-        self._reach(step.target)
+        draft["heard"] = self._reach(step.target).clock.now()
         self._body.may_be_read()
         if copy.kind is not Tree.LIVE:
             raise Refused(f"there is no live tree of {name} here")
@@ -136,12 +147,14 @@ class Sender:
         had = theirs.content | theirs.kept
         number = max(copy.generation, theirs.generation) + 1
         done = other.receive(name, self._host, step.epoch, number, draft["content"])
+        self._acknowledged[name, step.target] = draft["content"]
         if life.running:
             self._scene.breach(7, f"{self._host} has written into the running tree of {name} on {step.target}")
         if had - theirs.content - theirs.kept:
             self._scene.breach(10, f"what only {step.target} had of {name} was overwritten")
         if other.told is not None and other.told.assignments[name].epoch > step.epoch:
             self._scene.breach(4, f"{step.target} takes a sync of {name} under epoch {step.epoch}, which is over")
+        theirs.received_at = draft["heard"]
         copy.generation, copy.epoch = max(copy.generation, done), max(copy.epoch, step.epoch)
         before, began = self._before(step, draft), draft["began"]
         rounds = before.rounds + 1 if before.epoch == step.epoch else 1

@@ -10,9 +10,11 @@ Rule 4: while the ensemble is down no session ends; when it is back each has its
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from failover import wire
+from failover.model import Report
 from failover.records import LAYOUT, Node
 from failover.writes import Check, Create, Delete, Set, Write
 
@@ -186,8 +188,21 @@ class World:
 
 
 def aged(nodes: Mapping[str, Node], length_s: float, paths: Collection[str]) -> Mapping[str, Node]:
-    written = {path: node._replace(at=node.at + length_s) for path in paths if (node := nodes.get(path))}
+    written = {path: _again(path, node, length_s) for path in paths if (node := nodes.get(path))}
     return {**nodes, **written}
+
+
+def _again(path: str, node: Node, length_s: float) -> Node:
+    """The same record, written later. Promises that were over then are over for longer."""
+    later = node._replace(at=node.at + length_s)
+    if not path.startswith("reports/") or not node.data:  # some mirrors know only that it is there
+        return later
+    report = wire.decode(Report, node.data)
+    over = {name: bond for name, bond in (report.promised or {}).items() if bond.ended_s >= 0.0}
+    if not over:
+        return later
+    older = {name: replace(bond, ended_s=bond.ended_s + length_s) for name, bond in over.items()}
+    return later._replace(data=wire.encode(replace(report, promised={**(report.promised or {}), **older})))
 
 
 def _of_the_past(transaction: Sequence[Write]) -> bool:

@@ -49,6 +49,10 @@ _CLOSE_S = 2.0
 _CONFLICTS = (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)
 
 
+def boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Link(Enum):
     CONNECTED = "connected"
     LOST = "connection lost"
@@ -198,6 +202,14 @@ class Client:
         """End this connection, not the session; another server is tried at once."""
         self._network.drop()
 
+    def pause(self) -> None:
+        """End this connection, not the session, and make no other before `resume`."""
+        self._network.paused = True
+        self.drop()
+
+    def resume(self) -> None:
+        self._network.paused = False
+
     def close(self, *, keep_session: bool) -> None:
         if keep_session:
             self._network.end()
@@ -247,13 +259,18 @@ class _Network(SequentialThreadingHandler):  # type: ignore[misc]
         self._connect_s = connect_s
         self._socket: socket.socket | None = None
         self._over = False
+        self.paused = False
 
     def create_connection(self, *args: Any, timeout: float | None = None, **rest: Any) -> socket.socket:
         if self._over:
             raise AuthFailedError("closed")  # the one error upon which kazoo ends its thread, and quietly
+        if self.paused:
+            raise ConnectionRefusedError("paused")
         limit_s = self._connect_s if timeout is None else min(timeout, self._connect_s)
         connection: socket.socket = super().create_connection(*args, timeout=limit_s, **rest)
         self._socket = connection
+        if self.paused:  # meanwhile
+            self.drop()
         return connection
 
     def drop(self) -> None:

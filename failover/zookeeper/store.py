@@ -42,7 +42,7 @@ from failover.store import Change, Store
 from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set
 from failover.zookeeper import session as saved
-from failover.zookeeper.client import Client, Link
+from failover.zookeeper.client import Client, Link, boot_time
 from failover.zookeeper.mirror import Mirror
 from failover.zookeeper.protect import protect
 
@@ -52,14 +52,8 @@ RECORD_MAX = 1_000_000  # ZooKeeper takes 1 MiB per request
 WISH_TRIES = 50
 
 _log = logging.getLogger("failover.zookeeper")
-
 _READ_ALL, _STOP = "read all", "stop"  # for the worker, among the paths that it is to read again
-
 _R = TypeVar("_R")
-
-
-def boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class ZooKeeperStore(Store):
@@ -383,6 +377,12 @@ class ZooKeeperStore(Store):
             _log.error("somebody else has written the lease of %s: are there two agents of that name?", self._host)
         self._todo.put(_READ_ALL)
         self._tell()
+
+    def pause(self) -> None:
+        self._client.pause()
+
+    def resume(self) -> None:
+        self._client.resume()
 
     @property
     def renewed_at(self) -> float | None:

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.needs("root", "java", "rsync", "sshd", "nft", "btrfs",
 
 NAME = f"t{os.getpid()}-both"
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
-LONGEST_S = 10.0  # more than a takeover, a move or a restart takes here
+LONGEST_S = 8.0  # more than a takeover, a move or a restart takes here
 STORIES = (
     "shared/crash-with-two",
     "shared/owner-isolated",

@@ -19,7 +19,7 @@ from failover.lab import drill, faults, sample
 from failover.lab.lab import Lab
 from failover.lab.probe import Probe
 from failover.lab.watch import Watch
-from tests.lab.conftest import left_of
+from tests.lab.cluster import cluster_of, first_process, others, owner_of, settle, settled
 
 pytestmark = [pytest.mark.needs("root", "java", "rsync", "sshd", "nft", "btrfs", "busybox"), pytest.mark.timeout(300)]
 
@@ -35,39 +35,13 @@ DAEMONS = ("agent", "guard", "leader", "spawner", "sshd", "zookeeper")
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = Lab(NAME)
-    try:
-        lab.up(config=sample.cluster_file(tmp_path_factory.mktemp("cluster"), NAME))
-        sample.failover(lab, "hostA", "apply")
-        sample.vserver(lab, "hostA", sample.NAME, "build", "-m", "busybox")
+    with cluster_of(NAME, tmp_path_factory.mktemp("cluster")) as lab:
         yield lab
-    finally:
-        lab.down()
-        assert left_of(NAME) == []
 
 
 @pytest.fixture
 def lab(shared: Lab) -> Lab:
-    for name in shared.real_hosts:
-        if not shared.host(name).powered:
-            shared.power_on(name)
-    sample.await_("settled cluster", lambda: settled(shared))
-    return shared
-
-
-def settled(lab: Lab) -> bool:
-    found = sample.status(lab)
-    own = found["vservers"][sample.NAME]
-    up = all(host["state"] == "up" for host in found["hosts"].values())
-    return up and not found["holds"] and own["state"] == "running" and sample.fresh(lab, max_age_s=20.0)
-
-
-def owner_of(lab: Lab, ask: str = "hostB") -> str:
-    return str(sample.status(lab, ask)["vservers"][sample.NAME]["owner"])
-
-
-def others(lab: Lab, host: str) -> list[str]:
-    return [name for name in lab.real_hosts if name != host]
+    return settle(shared)
 
 
 def refused(lab: Lab, host: str, *words: str) -> tuple[int | None, str]:
@@ -256,12 +230,6 @@ def test_a_killed_rsync_is_followed_by_another(lab: Lab) -> None:
     now = time.time()
     sample.await_("the next round", lambda: shipped_since(lab, now))
     lab.exec(source, ["rm", f"/vservers/{sample.NAME}/root/big"])
-
-
-def first_process(lab: Lab, host: str) -> bytes:
-    """Its process number and start time."""
-    script = f"cat /run/vserver/{sample.NAME}/state.json"
-    return lab.exec(host, ["sh", "-c", script]).stdout
 
 
 # --- bad input, and a bad day -----------------------------------------------------------------------------------------

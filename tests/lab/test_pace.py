@@ -159,6 +159,11 @@ def said(state: str, owner: str | None = "h1", want: str = "started") -> dict[st
 FINALS: dict[str, tuple[dict[str, Any] | None, dict[str, Any], str]] = {
     "it runs": (said("running"), {"runs": ["h1"]}, "started@h1"),
     "it runs, though its owner is not heard": (said("waiting"), {"runs": ["h1"]}, "started@h1"),
+    "it is held, and runs on, unheard, where no other host may run it": (
+        said("waiting"),
+        {"runs": ["h1"], "held": True, "lost": True},
+        "waiting",
+    ),
     "it is held, and runs nowhere": (said("waiting"), {"held": True}, "waiting"),
     "its host is cut off": (said("waiting"), {"frozen": ["h1"]}, "frozen@h1"),
     "it is stopped": (said("stopped", want="stopped"), {}, "stopped@h1"),
@@ -171,7 +176,11 @@ FINALS: dict[str, tuple[dict[str, Any] | None, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("entry", "seen", "final"), FINALS.values(), ids=FINALS.keys())
 def test_final(entry: dict[str, Any] | None, seen: dict[str, Any], final: str) -> None:
-    status = {"vservers": {"vA": entry} if entry else {}, "holds": [{"subject": "vA"}] if seen.get("held") else []}
+    status = {
+        "vservers": {"vA": entry} if entry else {},
+        "holds": [{"subject": "vA"}] if seen.get("held") else [],
+        "hosts": {"h1": {"state": "lost" if seen.get("lost") else "up"}},
+    }
     runs, frozen = {"vA": seen.get("runs", [])}, {"vA": seen.get("frozen", [])}
     assert judge.final(Seen(status, False, runs, frozen), "vA", "h1") == final
 
