@@ -5,6 +5,8 @@ tests/breaches.toml has them: what is broken, the file, the rule as it is and as
 
 from __future__ import annotations
 
+import compileall
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -39,17 +41,20 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(source, there / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, there / name)
+    compileall.compile_dir(there, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     return there
 
 
 def failures(copy: Path, noticed_by: str) -> tuple[int, str]:
-    argv = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *noticed_by.split()]
+    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *noticed_by.split()]
     done = subprocess.run(argv, cwd=copy, capture_output=True, text=True, check=False, timeout=240)
     return done.returncode, done.stdout[-3000:]
 
 
 def test_the_code_as_it_is_breaks_no_rule(copy: Path) -> None:
-    for noticed_by in sorted({breach.noticed_by for breach in BREACHES.values()}):
+    noticing = sorted({breach.noticed_by for breach in BREACHES.values()})
+    whole = dict.fromkeys(word for one in noticing if "-k" not in one for word in one.split())
+    for noticed_by in (" ".join(whole), *(one for one in noticing if "-k" in one)):
         code, said = failures(copy, noticed_by)
         assert code == 0, said
 

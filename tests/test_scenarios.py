@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from failover.simulate.engine import simulate
+from failover.simulate.outcome import Outcome, differences
 from failover.simulate.reading import load
 from failover.simulate.replay import compared, play, shortened
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 STORIES = {path.stem: path for path in sorted(SCENARIOS.rglob("*.yaml"))}
 SEEDS = (1, 2, 3)
+SLOWLY = (
+    "a-blip-below-the-lease", "a-chain-of-starts", "a-drain-across-a-cut-link", "a-failed-host-stays-out-for-a-minute",
+    "a-long-outage-moves-nothing", "a-long-stall-is-a-loss", "a-move-takes-its-set-along", "a-switch-hiccup",
+    "agent-guard-and-network", "auto-returns", "back-and-forth", "commands-are-refused-meanwhile", "crash-with-two",
+    "cut-off-backup-catches-up", "fenced-by-hand", "hand-started-while-ignored", "keep-waits-for-a-reboot",
+    "nothing-new-without-store", "old-owner-returns-with-writes", "the-third-crash-moves-it",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("path", STORIES.values(), ids=STORIES.keys())
@@ -35,3 +46,47 @@ def test_a_story_expects_something_and_says_what_it_is_about(path: Path) -> None
     assert story.events is not None
     assert story.expect.final is not None
     assert story.title.endswith(".")
+
+
+@pytest.mark.parametrize("name", SLOWLY)
+def test_a_story_ends_alike_when_no_idle_time_is_left_out(name: str) -> None:
+    story = load(STORIES[name])
+    assert story.events is not None
+
+    def played(*, fast_forward: bool) -> Outcome:
+        return simulate(
+            story.cluster,
+            initial=story.initial,
+            traits=story.traits,
+            events=story.events or (),
+            until_s=story.until_s,
+            seed=1,
+            fast_forward=fast_forward,
+        )
+
+    fast, slow = played(fast_forward=True), played(fast_forward=False)
+    assert not differences(story, slow)
+    assert essence(fast) == essence(slow)
+
+
+def essence(outcome: Outcome) -> object:
+    moves = sorted(outcome.moves, key=lambda move: move.vserver)
+    return outcome.final, outcome.fenced, moves, outcome.rejected, outcome.violations
+
+
+def test_equal_seeds_give_equal_stories_in_any_process() -> None:
+    paths = [str(STORIES[name]) for name in ("a-set-of-three", "the-next-leader-remembers", "a-switch-restarts")]
+    argv = [sys.executable, "-m", "failover", "simulate", *paths, "--story", "--json", "--seeds", "2", "--jobs", "1"]
+    told = [
+        subprocess.run(
+            argv,
+            cwd=SCENARIOS.parent.parent,
+            env={"PYTHONHASHSEED": hash_seed, "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("3", "4")
+    ]
+    assert told[0] == told[1]
+    assert told[0].count("\n") == len(paths)

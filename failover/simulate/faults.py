@@ -150,10 +150,19 @@ class Faults:
                 self._scene.written.append(Written(event.vserver, event.size_bytes, self._scene.now))
                 host.body.write(event.vserver, len(self._scene.written) - 1)
 
+    def _brought(self, name: str) -> frozenset[int]:
+        """What a human who starts it on a host that never had a copy has brought there."""
+        copies = [host.body.copy(name) for host in self._hosts.values()]
+        return next(
+            (copy.content for kind in (Tree.LIVE, Tree.REPLICA) for copy in copies if copy.kind is kind), frozenset()
+        )
+
     def _by_hand(self, event: Event) -> None:
         body, name = self._host(event).body, event.vserver
         copy = body.copy(name)
-        if not body.powered or body.life(name).running or copy.kind is Tree.NONE:
+        if copy.kind is Tree.NONE:
+            copy.content = self._brought(name)
+        if not body.powered or body.life(name).running or (copy.kind is Tree.NONE and not copy.content):
             self._scene.say(f"{name} cannot be started on {event.host}: there is nothing to start, or it runs")
             return
         copy.kind = Tree.LIVE
