@@ -176,6 +176,8 @@ def _not_mine(case: _Case) -> Iterable[Step]:
 
 
 def _disarmed(case: _Case) -> Iterable[Step]:
+    if case.seen.state is State.STOPPED and case.word.unshipped and not case.gone:
+        return (Kill(case.vserver.name, case.word.epoch),)  # it runs elsewhere by hand: its addresses must be gone here
     if case.seen.state is State.FROZEN:
         return (Thaw(case.vserver.name),) if case.wanted else ()
     return _regular(case)

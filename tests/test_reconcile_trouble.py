@@ -182,6 +182,12 @@ DISARMED: dict[str, Case] = {
         LEASED,
         (),
     ),
+    "disarmed: what has ended here and runs elsewhere by hand leaves no address": (
+        told(owned(target="beta", unshipped=True), disarmed=True),
+        replace(RESTS, networked=True),
+        LEASED,
+        ("kill",),
+    ),
     "disarmed: what another host owns is killed": (told(BETAS, disarmed=True), RUNS, LEASED, ("kill",)),
     "disarmed: what was kept for the shutdown is not stopped": (
         told(owned(), vserver=KEEP, disarmed=True),
