@@ -68,6 +68,10 @@ class Scheduler:
         self.now = max(self.now, until)
         return False
 
+    def busy_until(self, length_s: float) -> bool:
+        """Whether anything is due so soon."""
+        return any(entry.action is not None and entry.time < self.now + length_s for entry in self._queue)
+
     def next_hard(self) -> float | None:
         """When the next entry is due that no idle time may be left out across."""
         return min((entry.time for entry in self._queue if entry.action is not None and not entry.soft), default=None)

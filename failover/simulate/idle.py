@@ -24,6 +24,7 @@ QUIET_S = 12.0  # so long nothing but regular rounds has happened before idle ti
 REGULAR_S = 10.0  # a vserver that is synced more rarely keeps its moments
 LANDING_S = 1.0  # so long before the moment that decides something time goes on as usual
 WORTH_S = 3.0
+ON_ITS_WAY_S = 0.03  # what was written on its way so long ago has come; an age in it must not be left behind
 FAILED_S = 35.0  # after a failure the next start is awaited
 
 
@@ -35,7 +36,7 @@ class Idle:
     def leave_out(self, until_s: float) -> None:
         """Jump to just before the next moment that decides something, if nothing is going on."""
         now, scheduler = self.scene.now, self.scene.scheduler
-        if now < max(self.scene.stirred_at + QUIET_S, self._next_try):
+        if now < max(self.scene.stirred_at + QUIET_S, self._next_try) or scheduler.busy_until(ON_ITS_WAY_S):
             return
         moments = self._moments()
         if moments is None:

@@ -193,16 +193,22 @@ def aged(nodes: Mapping[str, Node], length_s: float, paths: Collection[str]) -> 
 
 
 def _again(path: str, node: Node, length_s: float) -> Node:
-    """The same record, written later. Promises that were over then are over for longer."""
+    """The same record, written later. What is over is over for longer; a backup's own word of its replica is as old as
+    if no round had come (that rounds went on is in the owner's word)."""
     later = node._replace(at=node.at + length_s)
     if not path.startswith("reports/") or not node.data:  # some mirrors know only that it is there
         return later
     report = wire.decode(Report, node.data)
-    over = {name: bond for name, bond in (report.promised or {}).items() if bond.ended_s >= 0.0}
-    if not over:
+    promised = report.promised or {}
+    over = {name: bond for name, bond in promised.items() if bond.ended_s >= 0.0}
+    copies = {name: copy for name, copy in report.replicas.items() if copy.age_s is not None}
+    if not over and not copies:
         return later
-    older = {name: replace(bond, ended_s=bond.ended_s + length_s) for name, bond in over.items()}
-    return later._replace(data=wire.encode(replace(report, promised={**(report.promised or {}), **older})))
+    ended = {name: replace(bond, ended_s=bond.ended_s + length_s) for name, bond in over.items()}
+    older = {name: replace(copy, age_s=(copy.age_s or 0.0) + length_s) for name, copy in copies.items()}
+    kept = None if report.promised is None else {**promised, **ended}
+    grown = replace(report, promised=kept, replicas={**report.replicas, **older})
+    return later._replace(data=wire.encode(grown))
 
 
 def _of_the_past(transaction: Sequence[Write]) -> bool:

@@ -190,8 +190,10 @@ def test_a_disarmed_cluster_refuses_what_it_would_not_do(lab: Lab) -> None:
 
 
 def test_nobody_vouches_for_a_host_that_evidently_runs(lab: Lab) -> None:
-    code, said = refused(lab, "hostB", "takeover", owner_of(lab), "--confirmed-off")
-    assert (code, "is not off: it renewed its lease" in said) == (3, True)
+    source = owner_of(lab)
+    code, said = refused(lab, "hostB", "fence", source, "--confirmed")
+    assert (code, f"{source} is not off: it has just renewed its lease" in said) == (3, True)
+    assert owner_of(lab) == source
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
