@@ -37,7 +37,8 @@ ENDS: dict[str, tuple[dict[float, str], dict[str, str], tuple[Move, ...]]] = {
     "an agent hangs shortly": ({50: "agent-hang h1 2s"}, HOME, ()),
     "an agent hangs for long and is killed": ({50: "agent-hang h1 60s"}, TAKEN, TAKEOVER),
     "a guard is stopped and comes back": ({50: "guard-stop h1"}, HOME, ()),
-    "a guard hangs": ({50: "guard-hang h1 20s"}, HOME, ()),
+    "a guard hangs shortly": ({50: "guard-hang h1 3s"}, HOME, ()),
+    "a guard hangs for long, and its host leaves what it owns": ({50: "guard-hang h1 20s"}, TAKEN, TAKEOVER),
     "the leader is stopped": ({50: "leader-stop", 52: "power-off h1"}, TAKEN, TAKEOVER),
     "the leader hangs": ({50: "leader-hang 20s", 52: "power-off h1"}, TAKEN, TAKEOVER),
     "the store restarts": ({50: "store-restart"}, HOME, ()),
@@ -90,7 +91,7 @@ def test_a_stalled_host_freezes_before_anything_else_when_it_goes_on() -> None:
 
 
 def test_a_hanging_guard_leaves_it_to_the_fence() -> None:
-    outcome = played({50: "guard-hang h1 100s"}, until_s=90.0)
+    outcome = played({50: "guard-hang h1 100s"}, until_s=55.0)
     assert outcome.violations == ()
     assert outcome.final["v"] == "frozen@h1", "its frames are dropped, and nothing is thawed without the guard"
 
