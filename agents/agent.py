@@ -12,10 +12,11 @@ Rule 3: the agent keeps nothing that it could not read again; killed at any mome
         not know until when something may run leaves that to the guard.
 Rule 4: it reports that it has obeyed words only when the guard has taken the ends under these words: what ran by the
         promises of others than they name has stopped by then.
-Rule 5: when the guard has taken no word for a whole lease, nothing can be started here, and the fence has closed. Then
-        the agent lets its session end, so that the leader may take over; it freezes what runs at the end of the lease,
-        asks nobody for promises, and comes back when the guard takes words again. If it does not take the next real
-        ones, the agent stays away until its session is over.
+Rule 5: when the guard has taken no word for a lease, nothing can be started here, and the fence has closed. One that is
+        only started anew on a busy host is given a second lease. Then the agent lets its session end, so that the
+        leader may take over; it freezes what runs at the end of the lease, asks nobody for promises, and comes back
+        when the guard takes words again. If it does not take the next real ones, it stays away until its session is
+        over.
 Rule 6: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
 """
 
@@ -43,6 +44,7 @@ log = logging.getLogger("failover.agent")
 SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock, and the turn be taken for ever
 LAST_S = 0.05  # so shortly before the end of the lease, when the guard freezes, nothing is started or thawed any more
 REPORT_AGE_S = 2.0  # ages grow by themselves; a report that differs only in them may be this old
+PATIENCE = 2  # leases without a guard that takes words, rule 5
 YOUNGER_AGE_S = 0.5  # ... and this, when a sync has made one of them smaller
 
 
@@ -161,7 +163,7 @@ class Agent:
 
     def _go_away(self, timing: Timing, now: float) -> None:
         since = self._refused_since
-        if since is None or now < since + timing.lease_s:
+        if since is None or now < since + PATIENCE * timing.lease_s:
             return
         log.error("the guard has taken no word for %.1f s: this host leaves what it owns to others", now - since)
         self._back_at = now + (2 * timing.session_s if self._in_doubt else 0.0)

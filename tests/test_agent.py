@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agents.agent import Agent
+from agents.agent import PATIENCE, Agent
 from agents.promise import Answer, Message, Question
 from agents.steps import Bond, Seen, SeenVserver, Step
 from failover.model import Told, View, Want
@@ -169,12 +169,12 @@ def turns(agent: Agent, machine: Clockwork, length_s: float) -> None:
         agent.turn()
 
 
-def test_without_the_guard_for_a_whole_lease_it_says_no_more_asks_nobody_and_freezes_what_runs() -> None:
+def test_without_the_guard_for_two_leases_it_says_no_more_asks_nobody_and_freezes_what_runs() -> None:
     machine = Clockwork(RUNS, guarded=True)
     agent = agent_of(machine)
     turns(agent, machine, 2.0)
     machine.guarded = False
-    turns(agent, machine, TIMING.lease_s - 0.2)
+    turns(agent, machine, PATIENCE * TIMING.lease_s - 0.2)
     assert agent._store.connected
     turns(agent, machine, 0.4)
     assert not agent._store.connected
@@ -205,7 +205,7 @@ def test_a_guard_that_takes_only_words_that_name_nothing_does_not_keep_the_sessi
     machine = Clockwork(RUNS, guarded=False)
     machine.probed = True
     agent = agent_of(machine)
-    turns(agent, machine, 2 * TIMING.lease_s + 0.5)
+    turns(agent, machine, 2 * PATIENCE * TIMING.lease_s + 0.5)
     assert not agent._store.connected
     turns(agent, machine, TIMING.session_s)
     assert not agent._store.connected
