@@ -30,7 +30,7 @@ from failover.simulate.clock import Clock
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.process import Process
 from failover.simulate.scene import Scene, Written
-from failover.simulate.story import Traits
+from failover.stories.story import Traits
 from tests import trees, wires
 from tests.real_host import CLUSTER, RealHost
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from failover.simulate.outcome import Outcome, differences
-from failover.simulate.story import Expect, Move
+from failover.stories.outcome import Outcome, differences
+from failover.stories.story import Expect, Move
 from tests.test_story import told
 
 TAKEN = Move("vA", "h1", "h2", "takeover")

@@ -16,9 +16,9 @@ from agents.promise import Answer, Question
 from failover.model import Cluster, Host, Vserver, frozen_map
 from failover.simulate import letters
 from failover.simulate.engine import simulate
-from failover.simulate.events import Event
-from failover.simulate.outcome import Outcome
-from failover.simulate.story import Initial
+from failover.stories.events import Event
+from failover.stories.outcome import Outcome
+from failover.stories.story import Initial
 from failover.timing import PROFILES
 from tests.universes import V, events, played, universe
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from failover.simulate.engine import simulate
-from failover.simulate.outcome import Outcome, differences
-from failover.simulate.reading import load
 from failover.simulate.replay import compared, play, shortened
+from failover.stories.outcome import Outcome, differences
+from failover.stories.reading import load
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 STORIES = {path.stem: path for path in sorted(SCENARIOS.rglob("*.yaml"))}

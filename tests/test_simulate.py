@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from failover.simulate.outcome import Outcome
-from failover.simulate.story import Initial, Move, Traits
+from failover.stories.outcome import Outcome
+from failover.stories.story import Initial, Move, Traits
 from tests.universes import HOSTS, MIDST, V, W, played, rare
 
 ROOT = Path(__file__).parent.parent

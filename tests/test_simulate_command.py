@@ -16,8 +16,8 @@ from failover.config import parse
 from failover.errors import BadInput
 from failover.simulate import replay
 from failover.simulate.chances import QUIET_AFTER_S, Cost, draw, percentile
-from failover.simulate.outcome import Outcome
-from failover.simulate.story import Move
+from failover.stories.outcome import Outcome
+from failover.stories.story import Move
 
 CLUSTER = "{hosts: {h1: {}, h2: {}}, vservers: {vA: {primary: h1, backups: [h2]}}}"
 STORY = f"""

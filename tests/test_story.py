@@ -9,9 +9,9 @@ import pytest
 
 from failover.config import BadConfig, Mark, Problem
 from failover.model import Want
-from failover.simulate.events import WORDS, Event, Names, read_event, usage
-from failover.simulate.reading import load, load_events, read_story
-from failover.simulate.story import Expect, Initial, Move, Story, Traits
+from failover.stories.events import WORDS, Event, Names, read_event, usage
+from failover.stories.reading import load, load_events, read_story
+from failover.stories.story import Expect, Initial, Move, Story, Traits
 
 # A story without a problem; a row says what it changes.
 HEALTHY = {

@@ -7,9 +7,9 @@ from typing import Any
 
 from failover.model import Cluster, Host, Sync, Vserver, frozen_map
 from failover.simulate.engine import Universe, simulate
-from failover.simulate.events import Event, Names, read_event
-from failover.simulate.outcome import Outcome
-from failover.simulate.story import Initial, Traits
+from failover.stories.events import Event, Names, read_event
+from failover.stories.outcome import Outcome
+from failover.stories.story import Initial, Traits
 
 HOSTS = ("h1", "h2", "h3")
 V = Vserver("v", "h1", ("h2", "h3"), ("10.0.0.101/24",))

@@ -16,8 +16,8 @@ from failover.lab.lab import Lab
 from failover.lab.pace import LONGEST_S
 from failover.lab.performance import perform
 from failover.lab.play import play as play_events
-from failover.simulate.outcome import Outcome, as_data
-from failover.simulate.reading import Opened, open_story
+from failover.stories.outcome import Outcome, as_data
+from failover.stories.reading import Opened, open_story
 
 
 def play(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from failover.errors import BadInput
 
 if TYPE_CHECKING:
     from failover.simulate.replay import Played
-    from failover.simulate.story import Story
+    from failover.stories.story import Story
 
 DRAWN_SEEDS = 100
 
@@ -89,7 +89,7 @@ def _expanded(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _read(paths: Iterator[Path]) -> tuple[list[tuple[Path, Story]], list[BadInput]]:
-    from failover.simulate.reading import load
+    from failover.stories.reading import load
 
     stories: list[tuple[Path, Story]] = []
     broken: list[BadInput] = []

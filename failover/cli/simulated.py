@@ -12,9 +12,9 @@ from typing import Any
 
 from failover.errors import BadInput
 from failover.simulate.chances import Cost, costs, percentile, worst_outage_s
-from failover.simulate.outcome import as_data
 from failover.simulate.replay import Played, shortened
-from failover.simulate.story import Story
+from failover.stories.outcome import as_data
+from failover.stories.story import Story
 
 _MOST_SEEDS_TOLD = 3  # of those that failed
 _MOST_LINES = 8  # of differences and breaches under one seed

@@ -10,11 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from failover.simulate.reading import load
 from failover.simulate.replay import Played, play
+from failover.stories.reading import load
 
 if TYPE_CHECKING:
-    from failover.simulate.story import Story
+    from failover.stories.story import Story
 
 Task = tuple[Path, int]  # a file and a seed
 

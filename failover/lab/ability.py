@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from failover.config.problem import BadConfig, Mark, Path, Problem, dotted
 from failover.lab.lab import may_be_called
 from failover.model import Cluster, Want
-from failover.simulate.reading import Opened
+from failover.stories.reading import Opened
 
 MOST_HOSTS = 5
 _WEB_PORT = 80  # the quick tree answers there

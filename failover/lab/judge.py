@@ -19,7 +19,7 @@ from typing import Any
 
 from failover.lab.watch import Sight
 from failover.model import Want
-from failover.simulate.story import Move
+from failover.stories.story import Move
 
 STARTED = str(Want.STARTED)
 TURN_S = 1.0  # until a guard that stood still has had its turn

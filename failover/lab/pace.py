@@ -18,8 +18,8 @@ from itertools import pairwise
 from failover.model import Vserver
 from failover.plan.board import BOOT_S, FLAPS, FLAPS_WITHIN_S, RUNS_WELL_S
 from failover.plan.starts import LONGEST_S as START_AFTER_S
-from failover.simulate.events import COMMANDS, STORE, Event
-from failover.simulate.story import Story
+from failover.stories.events import COMMANDS, STORE, Event
+from failover.stories.story import Story
 
 LONGEST_S = 25.0  # more than any takeover, move or restart takes
 FIRST_S = 3.0  # before the first event: all runs and is complete

@@ -27,9 +27,9 @@ from failover.lab.play import in_time
 from failover.lab.stage import Stage
 from failover.lab.watch import WatchAll
 from failover.model import Vserver
-from failover.simulate.events import COMMANDS, Event
-from failover.simulate.outcome import Outcome, differences
-from failover.simulate.reading import Opened
+from failover.stories.events import COMMANDS, Event
+from failover.stories.outcome import Outcome, differences
+from failover.stories.reading import Opened
 
 GRACE_S = 90.0
 LOOK_S = 1.0

@@ -21,7 +21,7 @@ from failover.errors import FailoverError
 from failover.lab import faults
 from failover.lab.lab import Lab
 from failover.lab.later import Later, give_up
-from failover.simulate.reading import load_events
+from failover.stories.reading import load_events
 
 Action = Callable[[], Later | None]
 

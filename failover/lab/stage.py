@@ -25,7 +25,7 @@ from failover.lab.lab import NETWORK, Lab
 from failover.lab.place import ETC, STORES
 from failover.lab.sample import await_
 from failover.model import Cluster, Vserver, Want
-from failover.simulate.reading import Opened
+from failover.stories.reading import Opened
 
 DISK = "1G"
 BEGIN_S = 90.0

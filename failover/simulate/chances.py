@@ -14,8 +14,8 @@ from math import ceil
 
 from failover.errors import BadInput
 from failover.model import Cluster, Want
-from failover.simulate.events import Event, Names, read_event
-from failover.simulate.outcome import Outcome
+from failover.stories.events import Event, Names, read_event
+from failover.stories.outcome import Outcome
 
 FAULTS_AN_HOUR = 10
 QUIET_BEFORE_S = 60.0

@@ -12,9 +12,9 @@ from failover.errors import FailoverError, Unreachable, Unsafe
 from failover.model import Cluster, View
 from failover.orders import Order
 from failover.simulate.clock import EPOCH
-from failover.simulate.events import Event
 from failover.simulate.memory import MemoryStore
 from failover.simulate.scene import Scene
+from failover.stories.events import Event
 
 OPERATOR = "the operator of the story"
 

@@ -21,14 +21,14 @@ from failover.simulate.body import Body
 from failover.simulate.checks import Checks
 from failover.simulate.clock import EPOCH
 from failover.simulate.commands import obey
-from failover.simulate.events import COMMANDS, Event
 from failover.simulate.faults import Faults
 from failover.simulate.host import Host
 from failover.simulate.idle import Idle
-from failover.simulate.outcome import Outcome
 from failover.simulate.record import Record, decoded
 from failover.simulate.scene import Scene
-from failover.simulate.story import Initial, Traits
+from failover.stories.events import COMMANDS, Event
+from failover.stories.outcome import Outcome
+from failover.stories.story import Initial, Traits
 
 
 def simulate(

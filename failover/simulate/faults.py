@@ -1,4 +1,4 @@
-"""What each event of a story does to the simulated cluster: one function per word of failover/simulate/events.py."""
+"""What each event of a story does to the simulated cluster: one function per word of failover/stories/events.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from agents.steps import Tree
-from failover.simulate.events import Event
 from failover.simulate.host import Host
 from failover.simulate.scene import Scene, Written
+from failover.stories.events import Event
 
 STORE_AGAIN_S = 4.0  # a restart of the ensemble takes so long
 SHUTDOWN_POLL_S = 0.5

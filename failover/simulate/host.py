@@ -18,12 +18,12 @@ from failover.leader import Leader
 from failover.model import Told
 from failover.simulate.body import Body
 from failover.simulate.clock import Action, Clock
-from failover.simulate.events import STORE
 from failover.simulate.line import Wire
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.memory import MemoryStore
 from failover.simulate.process import Process
 from failover.simulate.scene import Scene
+from failover.stories.events import STORE
 
 BOOT_S = (2.0, 5.0)  # from power on until the daemons run
 AGENT_AGAIN_S = 1.0  # after its death

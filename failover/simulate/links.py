@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from failover.simulate.events import CLIENTS, STORE
+from failover.stories.events import CLIENTS, STORE
 
 Direction = tuple[str, str]  # from, to
 

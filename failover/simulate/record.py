@@ -13,9 +13,9 @@ from failover import wire
 from failover.model import Assignment, Event, HostIntent, Kind, Memory, Report, State, VserverIntent, Want
 from failover.records import Node
 from failover.simulate.body import Body
-from failover.simulate.events import CLIENTS
 from failover.simulate.scene import Scene
-from failover.simulate.story import Move
+from failover.stories.events import CLIENTS
+from failover.stories.story import Move
 
 _R = TypeVar("_R")
 _PLANNED = (Kind.PLANNED, Kind.TAKEOVER)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from failover.simulate.chances import draw
 from failover.simulate.engine import simulate
-from failover.simulate.outcome import Outcome, differences, refusals
-from failover.simulate.story import Move, Story
+from failover.stories.outcome import Outcome, differences, refusals
+from failover.stories.story import Move, Story
 
 HEAD = 4  # lines of a shortened story from its beginning
 TAIL = 24  # and up to what went wrong

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from failover.model import Cluster
 from failover.simulate.clock import EPOCH, Scheduler
 from failover.simulate.links import Links
-from failover.simulate.outcome import Outcome
-from failover.simulate.story import Traits
 from failover.simulate.znodes import World
+from failover.stories.outcome import Outcome
+from failover.stories.story import Traits
 from failover.timing import PROFILES, Timing
 
 __all__ = ["Loss", "Outcome", "Scene", "Written"]

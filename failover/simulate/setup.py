@@ -27,8 +27,8 @@ from failover.simulate.body import Copy
 from failover.simulate.clock import EPOCH
 from failover.simulate.host import Host
 from failover.simulate.scene import Scene, Written
-from failover.simulate.story import Initial
 from failover.simulate.znodes import aged
+from failover.stories.story import Initial
 from failover.writes import Create, Set
 
 GENERATION = 7  # of every tree and replica at 0 s

@@ -18,10 +18,10 @@ import pytest
 
 from failover.lab.lab import Lab
 from failover.lab.performance import perform
-from failover.simulate.outcome import Outcome
-from failover.simulate.reading import open_story
 from failover.simulate.replay import play
-from failover.simulate.story import Move
+from failover.stories.outcome import Outcome
+from failover.stories.reading import open_story
+from failover.stories.story import Move
 from tests.lab.conftest import left_of
 
 pytestmark = [pytest.mark.needs("root", "java", "rsync", "sshd", "nft", "btrfs", "busybox"), pytest.mark.timeout(240)]

@@ -12,8 +12,8 @@ from failover.lab import judge, pace
 from failover.lab.ability import refuse
 from failover.lab.judge import Excuses, Seen
 from failover.lab.watch import Sight
-from failover.simulate.reading import Opened, open_story, read_story
-from failover.simulate.story import Move, Story
+from failover.stories.reading import Opened, open_story, read_story
+from failover.stories.story import Move, Story
 
 V = "{primary: h1, backups: [h2, h3]"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from failover.model import Cluster, frozen_map
-from failover.simulate.events import Event
-from failover.simulate.language import NO_REPLICA, YES
-from failover.simulate.story import Expect, Initial, Move, Story, Traits
+from failover.stories.events import Event
+from failover.stories.language import NO_REPLICA, YES
+from failover.stories.story import Expect, Initial, Move, Story, Traits
 
 
 def story(values: Mapping[str, Any], cluster: Cluster, events: tuple[Event, ...] | None) -> Story:

@@ -19,11 +19,11 @@ from failover.config.problem import BadConfig, Mark, Misread, Problem, dotted
 from failover.config.problem import Path as Keys
 from failover.config.read import Items, Node, Pairs, Scalar, read
 from failover.model import Cluster
-from failover.simulate import build
-from failover.simulate.events import WORDS, Event, Kind, Names, Token, known, read_event
-from failover.simulate.language import STORY
-from failover.simulate.merge import merged, pair, problem_at, shifted
-from failover.simulate.story import Story
+from failover.stories import build
+from failover.stories.events import WORDS, Event, Kind, Names, Token, known, read_event
+from failover.stories.language import STORY
+from failover.stories.merge import merged, pair, problem_at, shifted
+from failover.stories.story import Story
 
 DRAWN_UNTIL_S = 3600.0
 _FOR_THE_LAB = frozenset(("id", "until", "cluster"))

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from failover.model import frozen_map
-from failover.simulate.story import Expect, Move, Story
+from failover.stories.story import Expect, Move, Story
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from failover.model import Cluster, frozen_map
-from failover.simulate.events import Event
+from failover.stories.events import Event
 
 
 @dataclass(frozen=True)
