@@ -380,6 +380,7 @@ class Report:
     leaving: bool = False  # it is being shut down in order
     capacity: Capacity = Capacity()  # as measured
     promised: Mapping[str, Promised] | None = None  # per vserver; None: an older failover wrote it
+    cluster_version: int | None = None  # of the `cluster` that it goes by; None: an older failover wrote it
     at: float = 0.0
     version: str = ""
     store_at: float = 0.0  # filled in by the store when read
@@ -418,6 +419,7 @@ class View:
     memory: Memory = Memory()
     leader: str | None = None
     led_at: float = 0.0  # when the present leader was elected, on the store's clock
+    cluster_version: int = 0  # of the record of `cluster`: each `failover apply` makes the next
 
 
 @dataclass(frozen=True)
@@ -428,3 +430,4 @@ class Told:
     cluster: Cluster
     assignments: Mapping[str, Assignment]
     disarmed: bool = False  # nothing is started or stopped; what runs and the syncing go on
+    cluster_version: int = 0

@@ -99,13 +99,15 @@ def view(nodes: Mapping[str, Node], now: float) -> View:
         memory=_single(nodes, "memory", Memory),
         leader=_decoded(wire.Holder, holder.data, "leader/holder").name if holder else None,
         led_at=holder.at if holder else 0.0,
+        cluster_version=nodes["cluster"].version,
     )
 
 
 def told(nodes: Mapping[str, Node], host: str) -> Told:
     """Raises Refused like `view`."""
     words = frozen_map(_records(nodes, "assignments", Assignment))
-    return Told(host, cluster(nodes), words, _single(nodes, "memory", Memory).disarmed)
+    disarmed = _single(nodes, "memory", Memory).disarmed
+    return Told(host, cluster(nodes), words, disarmed, nodes["cluster"].version)
 
 
 def newest(nodes: Mapping[str, Node]) -> float:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from failover.errors import Refused
 from failover.model import Cluster, Hold, frozen_map
 
-FORMAT = 1
+FORMAT = 2  # since a word names the hosts that may run it (`hosts`, `known_hosts`): an older leader would drop them
 
 _R = TypeVar("_R")
 

@@ -67,6 +67,17 @@ def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
         made.close()
 
 
+def test_a_cluster_yaml_judged_against_an_older_one_is_refused(stores: Stores) -> None:
+    first, second = stores.fresh("operator"), stores.fresh("operator")
+    judged = first.view().cluster_version
+    second.apply(CLUSTER, "theirs", judged)
+    with pytest.raises(Refused, match=r"another cluster\.yaml was applied meanwhile"):
+        first.apply(CLUSTER, "ours", judged)
+    assert first.cluster_text() == "theirs"
+    assert first.view().cluster_version == judged + 1
+    first.apply(CLUSTER, "whatever stands there")
+
+
 def leading(stores: Stores, host: str = "beta") -> Any:
     leader = stores.fresh("leader", host)
     stores.until(leader.lead)

@@ -175,7 +175,7 @@ def _apply(options: Namespace) -> None:
             view = None
         if view is not None:
             refuse_losses(view, loaded.cluster)
-        store.apply(loaded.cluster, text)
+        store.apply(loaded.cluster, text, view.cluster_version if view else None)
         if view is not None:
             give(store, restore(view, loaded.cluster))
     for warning in loaded.warnings:

@@ -336,8 +336,9 @@ class MemoryStore(Store):
         past = self._world.past
         return tuple(wire.decode(Event, past[path].data, where=path) for path in sorted(past)[-limit:])
 
-    def apply(self, cluster: Cluster, text: str) -> None:
-        self._write(Set("cluster", wire.encode(wire.Applied(cluster, text))))
+    def apply(self, cluster: Cluster, text: str, version: int | None = None) -> None:
+        if not self._write(writes.apply(cluster, text, version)):
+            raise writes.overtaken()
 
     def cluster_text(self) -> str:
         return records.applied(self._need()).text

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from failover import records, wire, writes
-from failover.errors import BadInput, FailoverError, Refused, Unreachable
+from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import (
     Cluster,
     ClusterIntent,
@@ -48,7 +48,6 @@ from failover.zookeeper.protect import protect
 
 ROOT = "/failover"
 COMMAND_S = 5.0  # what a command waits for ZooKeeper
-RECORD_MAX = 1_000_000  # ZooKeeper takes 1 MiB per request
 WISH_TRIES = 50
 
 _log = logging.getLogger("failover.zookeeper")
@@ -301,13 +300,12 @@ class ZooKeeperStore(Store):
 
     # --- the operator -------------------------------------------------------------------------------------------------
 
-    def apply(self, cluster: Cluster, text: str) -> None:
+    def apply(self, cluster: Cluster, text: str, version: int | None = None) -> None:
         self._need()
-        data = wire.encode(wire.Applied(cluster, text))
-        if len(data) > RECORD_MAX:
-            raise BadInput(f"cluster.yaml is too large for ZooKeeper ({len(data)} bytes, {RECORD_MAX} are the limit)")
+        write = writes.apply(cluster, text, version)
         protect(self._client, ROOT, self._root)
-        self._client.write(self._root, Set("cluster", data))
+        if self._client.write(self._root, write) is None:
+            raise writes.overtaken()
 
     def cluster_text(self) -> str:
         self._need()
