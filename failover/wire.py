@@ -47,9 +47,12 @@ class Holder:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """The record of `leases/H`. Only its version counts; what is written tells people who wrote it."""
+    """The record of `leases/H`. Its version counts, and what model.Lease says of the fields; `session` tells people who
+    wrote it."""
 
     session: int = 0
+    granted: int = 0
+    claim: int = 0
 
 
 def encode(record: object) -> bytes:
