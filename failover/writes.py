@@ -56,7 +56,7 @@ def commit(change: Change, epoch: int) -> tuple[Write, ...]:
         # A transaction has no "does not exist"; but creating what exists fails, and with it all the rest.
         alive = f"alive/{host}"
         writes += [Check(f"leases/{host}", version), Create(alive), Delete(alive)]
-    writes += [Check(f"leases/{host}", version) for host, version in change.vouched]
+    writes += [Check(f"leases/{host}", version) for host, version in (*change.vouched, *change.granted)]
     writes += [Create("history/n", wire.encode(event), sequence=True) for event in change.events]
     return tuple(writes)
 
@@ -76,7 +76,8 @@ def overtaken() -> Refused:
 def claim(host: str, session: int, lease_version: int | None, holder: int | None) -> tuple[Write, ...]:
     """An agent's lease in a new connection. `lease_version`: None if there is no record; `holder`: the session whose
     `alive` is there. `alive` is only ever made together with a new version of the lease."""
-    path, data, alive = f"leases/{host}", wire.encode(wire.LeaseRecord(session)), f"alive/{host}"
+    number = 0 if lease_version is None else lease_version + 1
+    path, data, alive = f"leases/{host}", wire.encode(wire.LeaseRecord(session, claim=number)), f"alive/{host}"
     lease: Write = Create(path, data) if lease_version is None else Set(path, data, lease_version)
     if holder == session:
         return (lease,)
