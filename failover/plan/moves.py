@@ -3,7 +3,7 @@
 Rule 1: whoever must be together with it comes along, in the same change.
 Rule 2: an operator's move is obeyed or answered with a reason, once. What the manager moves by itself is more careful:
         not to a host that flaps, nor at once again to one that could not take it.
-Rule 3: a move that fails leaves it running where it was.
+Rule 3: a move that fails leaves it running where it was, and by itself is repeated with growing pauses (patience).
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from failover.model import (
     VserverReport,
     Want,
 )
+from failover.plan import patience
 from failover.plan.board import Board, alive, has_begun, own_report, rank
 from failover.plan.lost import way_out
 from failover.plan.placement import preferred
 from failover.plan.verdicts import broken_rule, judge, judge_move, unfit
 from failover.plan.words import assign, forgiven, give, joined, stays
 from failover.store import Change
+
+_FAILED = "failed to run it before"
 
 # --- a move that is under way -----------------------------------------------------------------------------------------
 
@@ -45,7 +48,7 @@ def handing_over(board: Board, vserver: Vserver, word: Assignment, report: Vserv
         return give(board, word, word.target, _kind(board, word), word.because, accept_loss=word.accept_loss)
     if report.handing_failed:
         failed = f"the move to {word.target} failed and it stays on {word.owner}: {report.handing_failed}"
-        return assign(board, replace(stay, unreached=_with(word.unreached, word.target)), failed)
+        return assign(board, patience.set_back(stay, word.target, report.handing_failed, board.now), failed)
     return None
 
 
@@ -117,12 +120,12 @@ def leave(
 ) -> Change | Hold:
     """It is to go where it may run, wherever that is; where there is no such host it stays, and that is shown."""
     judged = [judge_set(board, vserver, word, host, by_itself=True) for host in vserver.hosts if host != word.owner]
-    able = preferred(
-        board, vserver, [verdict.host for verdict in judged if verdict.may and verdict.host not in but_not]
-    )
+    judged = [replace(v, may=False, because=_FAILED) if v.may and v.host in but_not else v for v in judged]
+    able = preferred(board, vserver, [verdict.host for verdict in judged if verdict.may])
     if not able:
         reasons = "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged) or "it has no backup"
-        return Hold(vserver.name, f"{why}, but it must stay there: {reasons}", "add or repair a backup")
+        at_once = f", or try again at once: failover clear {vserver.name}" if patience.unreached(board, word) else ""
+        return Hold(vserver.name, f"{why}, but it must stay there: {reasons}", f"add or repair a backup{at_once}")
     return along(board, vserver, word, able[0], f"{why}; it moves to {able[0]}")
 
 
@@ -151,6 +154,7 @@ def in_error(
 
 def _returned(board: Board, vserver: Vserver, word: Assignment, back: str, why: str) -> Change:
     """It could not start where it was moved to. Was it to leave where it was, another host is tried first."""
+    word = patience.set_back(word, word.owner, why, board.now)
     if unfit(board, vserver, back):
         moved = leave(board, vserver, word, f"{word.owner} could not start it ({why})")
         if isinstance(moved, Change):
@@ -182,7 +186,11 @@ def repair(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | 
         return None
     if any(_is_moving(board, other) for other in above):
         return None  # it may be whole again soon
-    return leave(board, vserver, word, f"{word.owner} {broken}", but_not=word.failed_on)  # it is tried once
+    if at := patience.mends_at(board, word):
+        why = f"{word.owner} {broken}; it was moved for a rule just now, and may be again at {at}"
+        return Hold(vserver.name, why, f"try again at once: failover clear {vserver.name}")
+    asked = patience.mended(word, board.now)
+    return leave(board, vserver, asked, f"{word.owner} {broken}", but_not=word.failed_on)  # where it failed: tried once
 
 
 def home(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | Hold | None:
