@@ -263,7 +263,7 @@ class Assignment:
     setbacks: tuple[float, ...] = ()  # when such moves failed, the newest last; bounded (failover/plan/patience.py)
     setback: str = ""  # why the last of them did
     mended: tuple[float, ...] = ()  # when it was moved because of a rule, the newest last; bounded
-    failed_at: tuple[float, ...] = ()  # when it was moved because it failed
+    failed_at: tuple[float, ...] = ()  # when it was moved because it failed, or that was a setback
     pinned: bool = False  # an operator put it there, or it was adopted: it stays until the next failure
     again: bool = False  # wanted stopped only to be started again
     unheld: bool = False  # it ran already when its owner got it: no lease ends it before the owner has obeyed

@@ -48,6 +48,8 @@ def handing_over(board: Board, vserver: Vserver, word: Assignment, report: Vserv
         return give(board, word, word.target, _kind(board, word), word.because, accept_loss=word.accept_loss)
     if report.handing_failed:
         failed = f"the move to {word.target} failed and it stays on {word.owner}: {report.handing_failed}"
+        if word.failed_at[-1:] == (word.at,):  # it was moved because it failed, and that was no move: see _relocated
+            stay = replace(stay, failed_at=(*word.failed_at[:-1], board.now))
         return assign(board, patience.set_back(stay, word.target, report.handing_failed, board.now), failed)
     return None
 
@@ -78,7 +80,9 @@ def _kind(board: Board, word: Assignment) -> Kind:
         return Kind.TAKEOVER
     if _is_adopted(board, word):
         return Kind.ADOPTED
-    return Kind.TAKEOVER if word.unshipped and word.kind is Kind.TAKEOVER else Kind.PLANNED
+    if not word.unshipped or (word.target == word.source and word.kind is Kind.PLANNED):
+        return Kind.PLANNED
+    return Kind.TAKEOVER if word.kind is Kind.TAKEOVER or has_begun(board.view, word) else Kind.PLANNED
 
 
 def _is_adopted(board: Board, word: Assignment) -> bool:
@@ -140,16 +144,33 @@ def in_error(
     if back and back in vserver.hosts and _may_take_back(board, word):
         return _returned(board, vserver, replace(word, failed_on=failed_on), back, report.because)
     why = f"{word.owner} cannot {'start' if word.want is Want.STARTED else 'stop'} it: {report.because}"
-    recent = tuple(at for at in word.failed_at if at > word.at - vserver.restart.within_s)  # what is in error stays so
-    if word.want is Want.STARTED and len(recent) < vserver.restart.moves:
-        asked = replace(word, failed_on=failed_on, failed_at=(*recent, board.now), pinned=False)
-        failed = f"it failed on {word.owner} ({report.because})"
-        moved = _passed_on(board, vserver, asked, failed) or leave(board, vserver, asked, failed)
+    if word.want is Want.STARTED:
+        asked = replace(word, failed_on=failed_on, pinned=False)
+        moved = _relocated(board, vserver, asked, f"it failed on {word.owner} ({report.because})")
         if isinstance(moved, Change):
             return moved
-        why = moved.because
+        why = moved or why
     hint = f"mend it, then: failover start {vserver.name}; or {way_out(board, vserver, word)}"
     return Hold(vserver.name, why, hint)
+
+
+def _relocated(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | str:
+    """Moved as often as `restart` says, else why not; empty: often enough. When its owner cannot even ship what it has
+    (its disk fails), that was no move: it is tried once more, and then another host starts its replica as it is."""
+    recent = tuple(at for at in word.failed_at if at > word.at - vserver.restart.within_s)  # what is in error stays so
+    unshipped = bool(recent) and recent[-1:] == word.setbacks[-1:]
+    asked = replace(word, failed_at=(*recent, board.now))
+    because = ""
+    if len(recent) - unshipped < vserver.restart.moves:
+        tried = word.unreached if unshipped else ()
+        moved = _passed_on(board, vserver, asked, why) or leave(board, vserver, asked, why, but_not=tried)
+        if isinstance(moved, Change):
+            return moved
+        because = moved.because
+    if not unshipped:
+        return because
+    why = f"{why}, which cannot ship it ({word.setback})"
+    return _as_it_is(board, vserver, asked, why) or f"{why}: {_verdicts(board, vserver, word.owner)}"
 
 
 def _returned(board: Board, vserver: Vserver, word: Assignment, back: str, why: str) -> Change:
@@ -165,13 +186,21 @@ def _returned(board: Board, vserver: Vserver, word: Assignment, back: str, why: 
 
 def _passed_on(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | None:
     """An owner that took it over and never started it need ship nothing: another replica is as good as it was."""
-    if word.source is None or has_begun(board.view, word):
-        return None
+    return None if word.source is None or has_begun(board.view, word) else _as_it_is(board, vserver, word, why)
+
+
+def _as_it_is(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | None:
+    """Another host starts its replica without a last sync, if there is one that is fresh enough."""
     others = [host for host in vserver.hosts if host != word.owner]
     able = preferred(board, vserver, [host for host in others if judge(board, vserver, host).may])
     if not able:
         return None
     return assign(board, replace(word, target=able[0], unshipped=True), f"{why}; {able[0]} starts its replica instead")
+
+
+def _verdicts(board: Board, vserver: Vserver, owner: str) -> str:
+    judged = [judge(board, vserver, host) for host in vserver.hosts if host != owner]
+    return "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged) or "it has no backup"
 
 
 def repair(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | None:
