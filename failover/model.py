@@ -259,8 +259,11 @@ class Assignment:
     owner_epoch: int = 0  # the epoch under which the present owner became it
     accept_loss: bool = False  # an operator accepted the age of the replica that is to be started
     failed_on: tuple[str, ...] = ()  # hosts on which it failed: no candidates until it has run elsewhere for a while
-    unreached: tuple[str, ...] = ()  # hosts to which it could not be handed over: no move goes there by itself so soon
-    failed_at: tuple[float, ...] = ()  # when it was moved because it failed
+    unreached: tuple[str, ...] = ()  # hosts to which it could not be moved: no move goes there by itself so soon
+    setbacks: tuple[float, ...] = ()  # when such moves failed, the newest last; bounded (failover/plan/patience.py)
+    setback: str = ""  # why the last of them did
+    mended: tuple[float, ...] = ()  # when it was moved because of a rule, the newest last; bounded
+    failed_at: tuple[float, ...] = ()  # when it was moved because it failed, or that was a setback
     pinned: bool = False  # an operator put it there, or it was adopted: it stays until the next failure
     again: bool = False  # wanted stopped only to be started again
     unheld: bool = False  # it ran already when its owner got it: no lease ends it before the owner has obeyed

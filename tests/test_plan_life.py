@@ -21,12 +21,17 @@ from failover.model import (
     VserverReport,
     Want,
 )
+from failover.plan import plan
 from tests.views import NOW, V1, Expected, assert_decides, owned, view
 
 RUNNING = VserverReport(State.RUNNING, 7, shipments={"beta": Shipment(12, 1.0), "gamma": Shipment(12, 1.0)})
 HOMING = replace(V1, failback_s=60.0)
 FLAPPED = Memory({"beta": (NOW - 500, NOW - 300, NOW - 100)})
 FAILED = VserverReport(State.ERROR, 7, because="no init")
+UNREADABLE = replace(RUNNING, state=State.ERROR, because="bad disk")
+UNSHIPPED = owned(
+    failed_at=(NOW - 19, NOW - 9), setbacks=(NOW - 19, NOW - 9), setback="bad disk", unreached=("beta", "gamma")
+)
 BY_HAND = VserverReport(State.RUNNING, 7, by_hand=True)
 
 # name: (view, the expected word: (owner, target, kind) | "hold: pattern" | None)
@@ -134,6 +139,31 @@ CASES: dict[str, tuple[View, Expected]] = {
     "... nor does what an operator has forgiven": (
         view(word=owned(failed_at=(NOW - 1,)), intent=VserverIntent(cleared_epoch=7)),
         ("alpha", None, Kind.FIRST),
+    ),
+    "what failed and cannot be shipped to one host is shipped to another": (
+        view(word=owned(failed_at=(NOW - 19,), setbacks=(NOW - 19,), unreached=("beta",)), says={"alpha": UNREADABLE}),
+        ("alpha", "gamma", Kind.FIRST),
+    ),
+    "... or else another host starts its replica as it is": (
+        view(word=owned(target="beta", unshipped=True), says={"alpha": replace(UNREADABLE, handed=0)}),
+        ("beta", None, Kind.TAKEOVER),
+    ),
+    "... one that is fresh enough": (
+        view(word=UNSHIPPED, says={"alpha": replace(UNREADABLE, shipments={"gamma": Shipment(12, 59.0)})}),
+        ("alpha", "gamma", Kind.FIRST),
+    ),
+    "... and if there is none, that is said": (
+        view(word=UNSHIPPED, says={"alpha": replace(UNREADABLE, shipments={"gamma": Shipment(12, 61.0)})}),
+        r"hold: it failed on alpha \(bad disk\), which cannot ship it \(bad disk\): beta .* last owner never said .*; "
+        "gamma has a replica that is 61 s old, and max_data_loss is 60 s",
+    ),
+    "... only once": (
+        view(word=replace(UNSHIPPED, failed_at=(NOW - 19, NOW - 9, NOW - 5)), says={"alpha": UNREADABLE}),
+        "hold: alpha cannot start it: bad disk",
+    ),
+    "... not because another move had failed before it did": (
+        view(word=replace(UNSHIPPED, failed_at=(NOW - 100,)), says={"alpha": UNREADABLE}),
+        "hold: alpha cannot start it: bad disk",
     ),
     "what cannot be stopped is not moved": (
         view(
@@ -315,3 +345,17 @@ CASES: dict[str, tuple[View, Expected]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_policy(name: str) -> None:
     assert_decides(*CASES[name])
+
+
+@pytest.mark.parametrize(("asked_at", "expected"), [(NOW - 30, (NOW - 90, NOW)), (NOW - 90, (NOW - 90, NOW - 30))])
+def test_a_move_because_it_failed_is_marked_when_it_cannot_be_shipped(
+    asked_at: float, expected: tuple[float, ...]
+) -> None:
+    word = owned(target="beta", failed_at=(NOW - 90, NOW - 30), at=asked_at)
+    stays = plan(view(word=word, says={"alpha": replace(UNREADABLE, handing_failed="bad disk")})).changes[0]
+    assert stays.assignments[0].failed_at == expected
+
+
+def test_what_its_owner_cannot_ship_is_given_away_as_it_is() -> None:
+    word = plan(view(word=UNSHIPPED, says={"alpha": UNREADABLE})).changes[0].assignments[0]
+    assert (word.target, word.unshipped, word.failed_at[-1]) == ("beta", True, NOW)

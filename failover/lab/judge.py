@@ -8,11 +8,14 @@
 Rule 1: where an outside view and a report differ, the outside view counts for what runs.
 Rule 2: a host that stood still runs what it ran until its guard has had a turn: that long its processes may run beside
         their successor, but they reach nobody. So only what speaks counts in that moment.
-Rule 3: a copy that somebody has started by hand counts once the leader has had its turn about it.
+Rule 3: a copy that somebody has started by hand counts once the leader has had its turn about it; what nobody manages
+        (it is ignored, or not assigned yet) counts again once somebody does, and that has had its turn.
+Rule 4: an excuse has a beginning and an end: what begins outside of it, or outlasts it, is a breach.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +24,9 @@ from failover.lab.watch import Sight
 from failover.model import Want
 from failover.stories.story import Move
 
-STARTED = str(Want.STARTED)
+STARTED, IGNORED = str(Want.STARTED), str(Want.IGNORED)
 TURN_S = 1.0  # until a guard that stood still has had its turn
-BY_HAND_S = 10.0
+BY_HAND_S = 10.0  # until the leader has had its turn about what people did
 _MOVES = ("takeover", "planned")
 
 History = Sequence[Mapping[str, Any]]
@@ -102,18 +105,46 @@ def lines(history: History) -> Iterator[tuple[float, str]]:
 
 @dataclass(frozen=True)
 class Excuses:
-    """Moments of CLOCK_MONOTONIC: when a host went on after it had stood still; when a copy was started by hand."""
+    """Moments of CLOCK_MONOTONIC: when a host went on after it had stood still; when a copy was started by hand; from
+    when until when nobody managed it."""
 
     went_on: Sequence[float] = ()
     by_hand: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    unmanaged: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
     def two_may_run(self, vserver: str, began: float, ended: float) -> bool:
-        return any(at - 0.1 <= began and ended <= at + TURN_S for at in self.went_on) or any(
-            at <= began and ended - began <= BY_HAND_S for at in self.by_hand.get(vserver, ())
-        )
+        turns = [(at - 0.1, at + TURN_S, at + TURN_S) for at in self.went_on]
+        return _excused([*turns, *self._by_people(vserver, began)], began, ended)
 
     def two_may_speak(self, vserver: str, began: float, ended: float) -> bool:
-        return any(at <= began and ended - began <= BY_HAND_S for at in self.by_hand.get(vserver, ()))
+        return _excused(self._by_people(vserver, began), began, ended)
+
+    def _by_people(self, vserver: str, began: float) -> list[tuple[float, float, float]]:
+        hands = [(at, at + BY_HAND_S, began + BY_HAND_S) for at in self.by_hand.get(vserver, ())]
+        return hands + [(since, until, until + BY_HAND_S) for since, until in self.unmanaged.get(vserver, ())]
+
+
+def _excused(excuses: Sequence[tuple[float, float, float]], began: float, ended: float) -> bool:
+    """Each (since, until, over): what begins between the first two is excused up to the third; then another counts."""
+    for since, until, over in sorted(excuses):
+        if since <= began <= until:
+            began = max(began, over)
+    return ended <= began
+
+
+def unmanaged(history: History, vserver: str, later_s: float) -> list[tuple[float, float]]:
+    """From when until when nobody managed it: before the leader's first word about it, and while that says `ignored`.
+    `later_s`: what is added to the moments of the history."""
+    found: list[tuple[float, float]] = []
+    since: float | None = -math.inf
+    for event in history:
+        if event["vserver"] != vserver or "want" not in event["facts"]:
+            continue
+        managed = event["facts"]["want"] != IGNORED
+        if managed and since is not None:
+            found.append((since, event["at"] + later_s))
+        since = None if managed else event["at"] + later_s if since is None else since
+    return found if since is None else [*found, (since, math.inf)]
 
 
 def violations(vserver: str, sights: Sequence[Sight], now: float, excuses: Excuses) -> Iterator[tuple[float, str]]:

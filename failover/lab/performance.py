@@ -158,12 +158,11 @@ class _Performance:
         runs = {name: sights[-1].runs if sights else () for name, sights in seen.items()}
         frozen = {name: self._frozen(name) for name in seen}
         found = judge.Seen(self._status, self._store_down, runs, frozen)
-        excuses = judge.Excuses(self._went_on, self._by_hand)
+        later_s = began - self._began_at  # of CLOCK_MONOTONIC than of the wall clock
+        unmanaged = {name: judge.unmanaged(self._history, name, later_s) for name in seen}
+        excuses = judge.Excuses(self._went_on, self._by_hand, unmanaged)
         broken = sorted(
-            breach
-            for name, sights in seen.items()
-            for breach in judge.violations(name, sights, now, excuses)
-            if not self._is_ignored(name)
+            breach for name, sights in seen.items() for breach in judge.violations(name, sights, now, excuses)
         )
         history = self._history[self._old :]
         heard = self._logs.since_began()
@@ -189,6 +188,3 @@ class _Performance:
     def _frozen(self, name: str) -> list[str]:
         groups = {host: self._lab.host(host).group.unified / "vserver" / name for host in self._stage.hosts}
         return [host for host, group in groups.items() if cgroups.events(group).get("frozen") == 1]
-
-    def _is_ignored(self, name: str) -> bool:
-        return bool(self._status["vservers"].get(name, {}).get("state") == "ignored")

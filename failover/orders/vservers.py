@@ -19,7 +19,7 @@ from failover.orders.order import (
     vserver_of,
     word_of,
 )
-from failover.plan import alive, companions, intent_of, judge, judge_move, own_report, wanted
+from failover.plan import alive, companions, forgiven, intent_of, judge, judge_move, own_report, wanted
 
 # --- where it is ------------------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ def clear(view: View, name: str) -> Order:
 
 
 def _to_forgive(now: Assignment, report: VserverReport | None) -> bool:
-    return bool(now.failed_on or now.unreached) or (report is not None and report.state is State.ERROR)
+    return now != forgiven(now) or (report is not None and report.state is State.ERROR)
 
 
 def _wish(

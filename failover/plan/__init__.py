@@ -32,11 +32,12 @@ from failover.plan import verdicts as judging
 from failover.plan.board import Board, alive, intent_of, is_drained, own_report, vouched_from, wanted
 from failover.plan.memory import bereft, declared_lost, remembered
 from failover.plan.order import in_order
+from failover.plan.words import forgiven
 from failover.store import Change
 
 __all__ = [
-    "Plan", "alive", "bereft", "companions", "declared_lost", "intent_of", "is_drained", "judge", "judge_move",
-    "own_report", "plan", "replica_age", "verdicts", "vouched_from", "wanted", "without",
+    "Plan", "alive", "bereft", "companions", "declared_lost", "forgiven", "intent_of", "is_drained", "judge",
+    "judge_move", "own_report", "plan", "replica_age", "verdicts", "vouched_from", "wanted", "without",
 ]  # fmt: skip
 
 

@@ -179,12 +179,6 @@ class Board:
             return ()
         return word.failed_on
 
-    def unreached(self, word: Assignment) -> tuple[str, ...]:
-        if not word.unreached:
-            return ()
-        self.later(word.at + RUNS_WELL_S)
-        return word.unreached if self.now < word.at + RUNS_WELL_S else ()
-
     def _runs_well(self, word: Assignment) -> bool:
         report = own_report(self.view, word)
         if report is None or report.state is not State.RUNNING or word.owner in word.failed_on:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from failover.model import Assignment, Hold, Kind, MoveWish, State, Vserver, VserverIntent, VserverReport, Want
-from failover.plan import found, lost, moves
+from failover.plan import found, lost, moves, patience
 from failover.plan.board import Board, alive, hosts_of, intent_of, own_report, stays_on_shutdown, wanted
 from failover.plan.first import first
 from failover.plan.words import assign, forgiven
@@ -26,7 +26,7 @@ def decide(board: Board, vserver: Vserver) -> Change | Hold | None:
     if want is Want.IGNORED:
         return None
     word = replace(word, want=want)  # a wish that is obeyed takes it along in one change
-    if (word.failed_on or word.unreached or word.failed_at) and intent.cleared_epoch >= word.epoch and wish is None:
+    if word != forgiven(word) and intent.cleared_epoch >= word.epoch and wish is None:
         return assign(board, forgiven(word), "an operator says: try again")
     if not alive(view, word.owner):
         return found.where_nobody_put_it(board, vserver, word) or lost.lost(board, vserver, word, intent, wish)
@@ -69,7 +69,7 @@ def _owned(
     if report.state is State.ERROR:
         return moves.in_error(board, vserver, word, report, intent)
     if word.kind is Kind.PLANNED and word.source is not None and report.state is State.RUNNING:
-        return assign(board, replace(word, source=None), f"it has arrived on {word.owner}")
+        return assign(board, patience.arrived(word), f"it has arrived on {word.owner}")
     return _by_itself(board, vserver, word, report)
 
 

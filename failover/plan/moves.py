@@ -3,7 +3,7 @@
 Rule 1: whoever must be together with it comes along, in the same change.
 Rule 2: an operator's move is obeyed or answered with a reason, once. What the manager moves by itself is more careful:
         not to a host that flaps, nor at once again to one that could not take it.
-Rule 3: a move that fails leaves it running where it was.
+Rule 3: a move that fails leaves it running where it was, and by itself is repeated with growing pauses (patience).
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from failover.model import (
     VserverReport,
     Want,
 )
+from failover.plan import patience
 from failover.plan.board import Board, alive, has_begun, own_report, rank
 from failover.plan.lost import way_out
 from failover.plan.placement import preferred
 from failover.plan.verdicts import broken_rule, judge, judge_move, unfit
 from failover.plan.words import assign, forgiven, give, joined, stays
 from failover.store import Change
+
+_FAILED = "failed to run it before"
 
 # --- a move that is under way -----------------------------------------------------------------------------------------
 
@@ -45,7 +48,9 @@ def handing_over(board: Board, vserver: Vserver, word: Assignment, report: Vserv
         return give(board, word, word.target, _kind(board, word), word.because, accept_loss=word.accept_loss)
     if report.handing_failed:
         failed = f"the move to {word.target} failed and it stays on {word.owner}: {report.handing_failed}"
-        return assign(board, replace(stay, unreached=_with(word.unreached, word.target)), failed)
+        if word.failed_at[-1:] == (word.at,):  # it was moved because it failed, and that was no move: see _relocated
+            stay = replace(stay, failed_at=(*word.failed_at[:-1], board.now))
+        return assign(board, patience.set_back(stay, word.target, report.handing_failed, board.now), failed)
     return None
 
 
@@ -75,7 +80,9 @@ def _kind(board: Board, word: Assignment) -> Kind:
         return Kind.TAKEOVER
     if _is_adopted(board, word):
         return Kind.ADOPTED
-    return Kind.TAKEOVER if word.unshipped and word.kind is Kind.TAKEOVER else Kind.PLANNED
+    if not word.unshipped or (word.target == word.source and word.kind is Kind.PLANNED):
+        return Kind.PLANNED
+    return Kind.TAKEOVER if word.kind is Kind.TAKEOVER or has_begun(board.view, word) else Kind.PLANNED
 
 
 def _is_adopted(board: Board, word: Assignment) -> bool:
@@ -117,12 +124,12 @@ def leave(
 ) -> Change | Hold:
     """It is to go where it may run, wherever that is; where there is no such host it stays, and that is shown."""
     judged = [judge_set(board, vserver, word, host, by_itself=True) for host in vserver.hosts if host != word.owner]
-    able = preferred(
-        board, vserver, [verdict.host for verdict in judged if verdict.may and verdict.host not in but_not]
-    )
+    judged = [replace(v, may=False, because=_FAILED) if v.may and v.host in but_not else v for v in judged]
+    able = preferred(board, vserver, [verdict.host for verdict in judged if verdict.may])
     if not able:
         reasons = "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged) or "it has no backup"
-        return Hold(vserver.name, f"{why}, but it must stay there: {reasons}", "add or repair a backup")
+        at_once = f", or try again at once: failover clear {vserver.name}" if patience.unreached(board, word) else ""
+        return Hold(vserver.name, f"{why}, but it must stay there: {reasons}", f"add or repair a backup{at_once}")
     return along(board, vserver, word, able[0], f"{why}; it moves to {able[0]}")
 
 
@@ -137,20 +144,38 @@ def in_error(
     if back and back in vserver.hosts and _may_take_back(board, word):
         return _returned(board, vserver, replace(word, failed_on=failed_on), back, report.because)
     why = f"{word.owner} cannot {'start' if word.want is Want.STARTED else 'stop'} it: {report.because}"
-    recent = tuple(at for at in word.failed_at if at > word.at - vserver.restart.within_s)  # what is in error stays so
-    if word.want is Want.STARTED and len(recent) < vserver.restart.moves:
-        asked = replace(word, failed_on=failed_on, failed_at=(*recent, board.now), pinned=False)
-        failed = f"it failed on {word.owner} ({report.because})"
-        moved = _passed_on(board, vserver, asked, failed) or leave(board, vserver, asked, failed)
+    if word.want is Want.STARTED:
+        asked = replace(word, failed_on=failed_on, pinned=False)
+        moved = _relocated(board, vserver, asked, f"it failed on {word.owner} ({report.because})")
         if isinstance(moved, Change):
             return moved
-        why = moved.because
+        why = moved or why
     hint = f"mend it, then: failover start {vserver.name}; or {way_out(board, vserver, word)}"
     return Hold(vserver.name, why, hint)
 
 
+def _relocated(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | str:
+    """Moved as often as `restart` says, else why not; empty: often enough. When its owner cannot even ship what it has
+    (its disk fails), that was no move: it is tried once more, and then another host starts its replica as it is."""
+    recent = tuple(at for at in word.failed_at if at > word.at - vserver.restart.within_s)  # what is in error stays so
+    unshipped = bool(recent) and recent[-1:] == word.setbacks[-1:]
+    asked = replace(word, failed_at=(*recent, board.now))
+    because = ""
+    if len(recent) - unshipped < vserver.restart.moves:
+        tried = word.unreached if unshipped else ()
+        moved = _passed_on(board, vserver, asked, why) or leave(board, vserver, asked, why, but_not=tried)
+        if isinstance(moved, Change):
+            return moved
+        because = moved.because
+    if not unshipped:
+        return because
+    why = f"{why}, which cannot ship it ({word.setback})"
+    return _as_it_is(board, vserver, asked, why) or f"{why}: {_verdicts(board, vserver, word.owner)}"
+
+
 def _returned(board: Board, vserver: Vserver, word: Assignment, back: str, why: str) -> Change:
     """It could not start where it was moved to. Was it to leave where it was, another host is tried first."""
+    word = patience.set_back(word, word.owner, why, board.now)
     if unfit(board, vserver, back):
         moved = leave(board, vserver, word, f"{word.owner} could not start it ({why})")
         if isinstance(moved, Change):
@@ -161,13 +186,21 @@ def _returned(board: Board, vserver: Vserver, word: Assignment, back: str, why: 
 
 def _passed_on(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | None:
     """An owner that took it over and never started it need ship nothing: another replica is as good as it was."""
-    if word.source is None or has_begun(board.view, word):
-        return None
+    return None if word.source is None or has_begun(board.view, word) else _as_it_is(board, vserver, word, why)
+
+
+def _as_it_is(board: Board, vserver: Vserver, word: Assignment, why: str) -> Change | None:
+    """Another host starts its replica without a last sync, if there is one that is fresh enough."""
     others = [host for host in vserver.hosts if host != word.owner]
     able = preferred(board, vserver, [host for host in others if judge(board, vserver, host).may])
     if not able:
         return None
     return assign(board, replace(word, target=able[0], unshipped=True), f"{why}; {able[0]} starts its replica instead")
+
+
+def _verdicts(board: Board, vserver: Vserver, owner: str) -> str:
+    judged = [judge(board, vserver, host) for host in vserver.hosts if host != owner]
+    return "; ".join(f"{verdict.host} {verdict.because}" for verdict in judged) or "it has no backup"
 
 
 def repair(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | None:
@@ -182,7 +215,11 @@ def repair(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold | 
         return None
     if any(_is_moving(board, other) for other in above):
         return None  # it may be whole again soon
-    return leave(board, vserver, word, f"{word.owner} {broken}", but_not=word.failed_on)  # it is tried once
+    if at := patience.mends_at(board, word):
+        why = f"{word.owner} {broken}; it was moved for a rule just now, and may be again at {at}"
+        return Hold(vserver.name, why, f"try again at once: failover clear {vserver.name}")
+    asked = patience.mended(word, board.now)
+    return leave(board, vserver, asked, f"{word.owner} {broken}", but_not=word.failed_on)  # where it failed: tried once
 
 
 def home(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | Hold | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from failover.model import Assignment, MoveWish, Verdict, Vserver, Want
 from failover.plan.board import Board, alive, may_follow, own_report, vouched, wanted
 from failover.plan.freshness import age_of
+from failover.plan.patience import unreached, why_unreached
 
 _GIB = 2**30
 
@@ -114,10 +115,10 @@ def judge_move(board: Board, vserver: Vserver, word: Assignment, host: str, *, b
     """Whether the owner may hand it over to `host`: all is shipped before it starts there, so no age matters.
     `by_itself`: the manager's own idea, which is more careful than an operator's."""
     hopeless = unfit(board, vserver, host)
+    if not hopeless and by_itself and host in unreached(board, word):
+        hopeless = why_unreached(board, word)
     if not hopeless and host in board.kept_off(word):
         hopeless = "failed to run it before"
-    if not hopeless and by_itself and host in board.unreached(word):
-        hopeless = "failed to take it just now"
     if not hopeless and by_itself and board.flapping(host):
         hopeless = "was lost again and again"
     return Verdict(host, not hopeless, hopeless or "may take it")

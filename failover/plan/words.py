@@ -43,7 +43,7 @@ def stays(board: Board, word: Assignment, because: str) -> Change:
 
 def forgiven(word: Assignment) -> Assignment:
     """Without what it did wrong before."""
-    return replace(word, failed_on=(), unreached=(), failed_at=())
+    return replace(word, failed_on=(), unreached=(), setbacks=(), setback="", mended=(), failed_at=())
 
 
 def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *, accept_loss: bool = False) -> Change:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -220,12 +221,61 @@ def test_moves_and_fenced(history: list[dict[str, Any]], moves: list[str], fence
     assert (list(judge.moves(history)), judge.fenced(history)) == (expected, fenced)
 
 
+def word(at: float, want: str, vserver: str = "vA") -> dict[str, Any]:
+    return {**event("stays", "h1", vserver, want=want), "at": at}
+
+
+ALWAYS = math.inf
+UNMANAGED: dict[str, tuple[list[dict[str, Any]], list[tuple[float, float]]]] = {
+    "nobody has said a word about it": ([word(1.0, "started", "vB")], [(-ALWAYS, ALWAYS)]),
+    "it was managed from the first word on": ([word(1.0, "started")], [(-ALWAYS, 101.0)]),
+    "it is ignored": ([word(1.0, "started"), word(7.0, "ignored")], [(-ALWAYS, 101.0), (107.0, ALWAYS)]),
+    "it was ignored, and is managed again": (
+        [word(1.0, "started"), word(7.0, "ignored"), word(8.0, "ignored"), word(9.0, "stopped")],
+        [(-ALWAYS, 101.0), (107.0, 109.0)],
+    ),
+    "what is said without a word changes nothing": (
+        [word(1.0, "started"), word(7.0, "ignored"), event("failing", "h1")],
+        [(-ALWAYS, 101.0), (107.0, ALWAYS)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("history", "expected"), UNMANAGED.values(), ids=UNMANAGED.keys())
+def test_unmanaged(history: list[dict[str, Any]], expected: list[tuple[float, float]]) -> None:
+    assert judge.unmanaged(history, "vA", later_s=100.0) == expected
+
+
 BOTH = (Sight(1.0, ("h1",), ("h1",)), Sight(5.0, ("h1", "h2"), ("h1",)), Sight(5.3, ("h2",), ("h2",)))
+LONG = (Sight(5.0, ("h1", "h2"), ("h1",)), Sight(30.0, ("h2",), ("h2",)))
+TWICE = ["invariant 1: vA runs on h1 and h2 for 0.300 s"]
 SIGHTS = {
-    "two run it": (BOTH, Excuses(), ["invariant 1: vA runs on h1 and h2 for 0.300 s"]),
+    "two run it": (BOTH, Excuses(), TWICE),
     "a host that stood still has its turn": (BOTH, Excuses(went_on=[5.0]), []),
-    "... but only one": (BOTH, Excuses(went_on=[3.0]), ["invariant 1: vA runs on h1 and h2 for 0.300 s"]),
+    "... but only one": (BOTH, Excuses(went_on=[3.0]), TWICE),
     "a copy started by hand awaits the leader's turn": (BOTH, Excuses(by_hand={"vA": [4.0]}), []),
+    "... but not for ever": (BOTH, Excuses(by_hand={"vA": [-5.1]}), TWICE),
+    "... nor beforehand": (BOTH, Excuses(by_hand={"vA": [5.1]}), TWICE),
+    "... nor another": (BOTH, Excuses(by_hand={"vB": [4.0]}), TWICE),
+    "a copy started by hand that stays": (
+        LONG,
+        Excuses(by_hand={"vA": [4.0]}),
+        ["invariant 1: vA runs on h1 and h2 for 25.000 s"],
+    ),
+    "two run it while it is ignored": (LONG, Excuses(unmanaged={"vA": [(4.0, ALWAYS)]}), []),
+    "... or a little longer": (LONG, Excuses(unmanaged={"vA": [(4.0, 20.0)]}), []),
+    "... but no more": (
+        LONG,
+        Excuses(unmanaged={"vA": [(4.0, 19.9)]}),
+        ["invariant 1: vA runs on h1 and h2 for 25.000 s"],
+    ),
+    "two had run it before it was ignored": (BOTH, Excuses(unmanaged={"vA": [(5.1, ALWAYS)]}), TWICE),
+    "two run it after it was ignored": (BOTH, Excuses(unmanaged={"vA": [(1.0, 4.9)]}), TWICE),
+    "a copy started by hand, of what is ignored in time": (
+        LONG,
+        Excuses(by_hand={"vA": [4.0]}, unmanaged={"vA": [(9.0, ALWAYS)]}),
+        [],
+    ),
     "two speak with its address, whoever stood still": (
         (Sight(5.0, ("h2",), ("h1", "h2")),),
         Excuses(went_on=[5.0]),
