@@ -29,6 +29,7 @@ _PROGRAMS = PACKAGES / "root"
 
 # A package's /lib and /sbin are links to those in /usr, as on any Debian of today.
 _UNPACK = """
+umask 022
 rm -rf root && mkdir -p root/usr/bin root/usr/sbin root/usr/lib
 for part in bin sbin lib; do ln -s usr/$part root/$part; done
 for package in $(find . -name '*.deb'); do
@@ -47,10 +48,10 @@ def hosts(name: str) -> Iterator[Lab]:
     """A lab of three hosts that may run any peer."""
     if not any(PACKAGES.glob("*.deb")) and shutil.which("keepalived") is None:
         raise Refused(f"there are no packages in {PACKAGES}", hint="sudo make bench fetches them")
-    PACKAGES.mkdir(parents=True, exist_ok=True)  # empty where the machine has the peers installed
-    run(["sh", "-ec", _UNPACK], cwd=PACKAGES, timeout_s=120)
     lab = Lab(name)
     lab.down()
+    PACKAGES.mkdir(parents=True, exist_ok=True)  # empty where the machine has the peers installed
+    run(["sh", "-ec", _UNPACK], cwd=PACKAGES, timeout_s=120)
     try:
         lab.up(len(HOSTS), services=())
         yield lab
