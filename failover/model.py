@@ -266,6 +266,7 @@ class Assignment:
     failed_at: tuple[float, ...] = ()  # when it was moved because it failed, or that was a setback
     pinned: bool = False  # an operator put it there, or it was adopted: it stays until the next failure
     again: bool = False  # wanted stopped only to be started again
+    unstarted: bool = False  # it has never run, and may not where its tree is: the target starts it first, or nobody
     unheld: bool = False  # it ran already when its owner got it: no lease ends it before the owner has obeyed
     hosts: tuple[str, ...] = ()  # that may run it as of this word, the owner among them; (): an older failover wrote it
     known_hosts: tuple[

@@ -57,6 +57,11 @@ PLACES: Rows = {
         MOVE,
         No(Refused, "v1 is being moved to gamma right now"),
     ),
+    "... but what could not be sent for its first start may go elsewhere": (
+        view(word=owned(target="gamma", unstarted=True)),
+        MOVE,
+        Does({"v1": MOVING}, awaits=("v1",)),
+    ),
     "of two moves before the leader's answer the newer counts": (
         wishing(move=MoveWish("gamma", 7)),
         MOVE,

@@ -23,66 +23,11 @@ from failover.plan import plan, replica_age, verdicts, without
 from tests.views import NOW, V1, Expected, assert_decides, owned, view
 
 RUNNING = VserverReport(State.RUNNING, 7, shipments={"beta": Shipment(12, 1.0), "gamma": Shipment(12, 1.0)})
-STOPPED_TREE = VserverReport(State.STOPPED, 0)
 MOVING = owned(target="beta")
 MOVED_BY_NOBODY = replace(V1, restart=Restart(moves=0))
 
 # name: (view, the expected word: (owner, target, kind) | "hold: pattern" | None)
 CASES: dict[str, tuple[View, Expected]] = {
-    # first start
-    "the first start goes to the primary, which has the tree": (
-        view(says={"alpha": STOPPED_TREE}),
-        ("alpha", None, Kind.FIRST),
-    ),
-    "the first start goes to a backup that has the tree when the primary is lost": (
-        view(says={"beta": STOPPED_TREE}, lost=("alpha",)),
-        ("beta", None, Kind.FIRST),
-    ),
-    "... but not before the primary has had time to boot": (
-        view(says={"beta": STOPPED_TREE}, lost=("alpha",), led_at=NOW - 59),
-        "hold: alpha, its primary, is waited for",
-    ),
-    "... nor before every live host has said what runs there": (
-        view(says={"alpha": STOPPED_TREE}, unreported=("gamma",)),
-        "hold: gamma has not said yet whether it runs there",
-    ),
-    "... going by the present cluster.yaml": (
-        view(says={"alpha": STOPPED_TREE}, behind=("beta",)),
-        "hold: beta has not said yet whether it runs there",
-    ),
-    "... but a lost host is not waited for": (
-        view(says={"alpha": STOPPED_TREE}, lost=("gamma",), behind=("gamma",)),
-        ("alpha", None, Kind.FIRST),
-    ),
-    "what has its tree where it may not run is sent elsewhere first": (
-        view(says={"alpha": STOPPED_TREE}, drained=("alpha",)),
-        ("alpha", "beta", Kind.FIRST),
-    ),
-    "... and has its first start there": (
-        view(
-            word=owned(owner="alpha", target="beta", epoch=1),
-            says={"alpha": VserverReport(State.STOPPED, 1, handed=13)},
-            drained=("alpha",),
-        ),
-        ("beta", None, Kind.FIRST),
-    ),
-    "without a tree anywhere nothing is started": (view(), "hold: no host that is up has its tree"),
-    "a vserver found running is adopted where it runs": (
-        view(says={"gamma": VserverReport(State.RUNNING, 0), "alpha": STOPPED_TREE}),
-        ("gamma", None, Kind.ADOPTED),
-    ),
-    "a vserver found running twice goes on where it is preferred": (
-        view(says={"gamma": VserverReport(State.RUNNING, 0), "beta": VserverReport(State.RUNNING, 0)}),
-        ("beta", None, Kind.ADOPTED),
-    ),
-    "... but not while one of the hosts is lost": (
-        view(says={"gamma": VserverReport(State.RUNNING, 0), "beta": VserverReport(State.RUNNING, 0)}, lost=("gamma",)),
-        "hold: it may still run on gamma, which is lost",
-    ),
-    "an ignored vserver is left alone": (
-        view(says={"alpha": STOPPED_TREE}, intent=VserverIntent(want=Want.IGNORED)),
-        None,
-    ),
     # at rest
     "a healthy cluster stays as it is": (view(word=owned()), None),
     "a lost backup changes nothing": (view(word=owned(), lost=("beta",)), None),

@@ -40,7 +40,8 @@ def _move(view: View, vserver: Vserver, host: str, *, stay: bool) -> Order:
     name, now = vserver.name, word_of(view, vserver)
     if now.target == host:
         return Order(notice=f"{name} is being moved to {host} already")
-    must_be_at_rest(view, now)
+    if not now.unstarted:
+        must_be_at_rest(view, now)
     awaited = [Awaited(name, now.epoch, lambda word: word.owner == host)]
     if now.owner == host:
         if pending(view, now) is None:

@@ -3,6 +3,7 @@
     a vserver is …                                     so the leader …                                        see
     ─────────────────────────────────────────────────  ─────────────────────────────────────────────────────  ────────
     not assigned yet                                   gives it to the host that runs it, else to the primary  first
+    sent for its first start, in vain                  sends it again; till then nobody starts it             first
     owned by a host that is lost                       gives it to the best backup that may run it             lost
     to be moved, or on a host that is drained or       asks its owner to hand it over, its set along with it   moves
       leaves, or failed too often, or could go home,

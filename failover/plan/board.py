@@ -79,6 +79,13 @@ class Board:
         other._load = defaultdict(_Load, {host: replace(load) for host, load in self._load.items()})
         return other
 
+    def without(self, name: str) -> Board:
+        """A copy, on which nobody owns this vserver."""
+        other = self.having_lost(())
+        if name in other.words:
+            other._weigh(other.words.pop(name), -1)
+        return other
+
     def later(self, at: float) -> None:
         """Something is to be decided at this moment of the store's clock."""
         if at > self.now:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from failover.model import Assignment, Hold, Kind, MoveWish, State, Vserver, VserverIntent, VserverReport, Want
 from failover.plan import found, lost, moves, patience
 from failover.plan.board import Board, alive, hosts_of, intent_of, own_report, stays_on_shutdown, wanted
-from failover.plan.first import first
-from failover.plan.words import assign, forgiven
+from failover.plan.first import first, sending
+from failover.plan.words import assign, at_home, forgiven
 from failover.store import Change
 
 
@@ -37,7 +37,7 @@ def _wanted_otherwise(board: Board, vserver: Vserver, word: Assignment, want: Wa
     """A new want is a new epoch, at once. What was ignored meanwhile may run where nobody knew."""
     if word.want is Want.IGNORED:
         return found.managed_again(board, vserver, replace(word, want=want))
-    return assign(board, replace(word, want=want, target=None, unshipped=False), f"wanted {want}")
+    return assign(board, at_home(replace(word, want=want)), f"wanted {want}")
 
 
 def _again(board: Board, vserver: Vserver, word: Assignment, want: Want) -> Change | Hold | None:
@@ -58,6 +58,8 @@ def _owned(
     report = own_report(board.view, word)
     if report is None:
         return None  # the agent has not obeyed this epoch yet
+    if word.unstarted:
+        return found.where_nobody_put_it(board, vserver, word) or sending(board, vserver, word, report, wish)
     if word.target is not None:
         return moves.handing_over(board, vserver, word, report)
     if wish is not None:

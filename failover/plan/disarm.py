@@ -103,6 +103,8 @@ def _under_way(view: View, name: str) -> bool:
     if name not in view.cluster.vservers or word.want is Want.IGNORED or not alive(view, word.owner):
         return False
     report = own_report(view, word)
+    if word.unstarted and report is not None and report.handing_failed:
+        return False  # nothing comes of it as long as it is not sent again
     if word.target is not None or word.again or report is None:
         return True
     return word.want is Want.STARTED and report.state not in (State.RUNNING, State.ERROR)

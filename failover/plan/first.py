@@ -1,16 +1,18 @@
-"""A vserver that nobody owns yet: it is adopted where it runs, else started on its primary, else where it may run."""
+"""A vserver that nobody owns yet: it is adopted where it runs, else started on its primary, else where it may run.
+If its tree has to be sent there, it is started nowhere before that has succeeded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
+from failover.model import Assignment, Hold, Kind, MoveWish, State, Vserver, VserverReport, Want
+from failover.plan import moves, patience
 from failover.plan.board import BOOT_S, Board, alive, reported
 from failover.plan.found import found_on, lives, one_of, unheard
 from failover.plan.placement import preferred
 from failover.plan.starts import waits_for
-from failover.plan.verdicts import unfit
+from failover.plan.verdicts import judge_move, unfit
 from failover.plan.words import assign
 from failover.store import Change
 
@@ -48,7 +50,40 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
 
 def _sent(board: Board, vserver: Vserver, new: Assignment, target: str, reasons: Mapping[str, str]) -> Change:
     """Its tree is where it may not run: it is brought to where it may, and has its first start there."""
-    return assign(board, replace(new, target=target), f"{new.owner} {reasons[new.owner]}: it is sent to {target} first")
+    asked = replace(new, target=target, unstarted=True)
+    return assign(board, asked, f"{new.owner} {reasons[new.owner]}: it is sent to {target} first")
+
+
+def sending(
+    board: Board, vserver: Vserver, word: Assignment, report: VserverReport, wish: MoveWish | None
+) -> Change | Hold | None:
+    """It has not been sent yet. Whatever fails, it is started only where it may run."""
+    assert word.target is not None
+    if lives(report):
+        return assign(board, replace(word, target=None, unstarted=False), f"it was started by hand on {word.owner}")
+    if wish is not None:
+        return moves.wished(board, vserver, word, wish)
+    hopeless = moves.hopeless(board, vserver, word, word.target)
+    if not hopeless and not report.handing_failed:
+        return moves.handing_over(board, vserver, word, report)
+    here = unfit(board.without(vserver.name), vserver, word.owner)
+    if not here:
+        return assign(board, replace(word, target=None, unstarted=False), f"{word.owner} may run it now")
+    failed = f"{word.target} {hopeless or f'could not take it ({report.handing_failed})'}"
+    why = f"{word.owner} {here}, and {failed}"
+    tried = patience.set_back(word, word.target, report.handing_failed or hopeless, board.now)
+    able = [host for host in vserver.hosts if host != word.owner and judge_move(board, vserver, word, host).may]
+    if untried := [host for host in able if host not in tried.unreached]:
+        return _sent_on(board, tried, preferred(board, vserver, untried)[0], why)
+    if hopeless or (at := patience.sends_at(board, word)):
+        when = "" if hopeless else f", and is tried again at {at}"
+        return Hold(vserver.name, f"{why}{when}", f"mend one of them; try again at once: failover clear {vserver.name}")
+    again = preferred(board, vserver, able) or [word.target]
+    return _sent_on(board, replace(tried, unreached=()), again[0], why)
+
+
+def _sent_on(board: Board, word: Assignment, target: str, why: str) -> Change:
+    return assign(board, replace(word, target=target), f"{why}: it is sent to {target}")
 
 
 def _adopted(board: Board, vserver: Vserver, new: Assignment, running: list[str]) -> Change | Hold:

@@ -17,7 +17,7 @@ from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport
 from failover.plan.board import Board, alive, own_report, reported, vouched
 from failover.plan.placement import preferred
 from failover.plan.verdicts import cannot_follow, unfit
-from failover.plan.words import assign, give, stays
+from failover.plan.words import assign, at_home, give, stays
 from failover.store import Change
 
 
@@ -47,7 +47,7 @@ def where_nobody_put_it(board: Board, vserver: Vserver, word: Assignment) -> Cha
         return stays(board, word, f"a copy was started by hand on {' and '.join(copies)}, which may not run it")
     if not alive(view, word.owner):
         return give(board, replace(word, pinned=True), copy, Kind.ADOPTED, found_on(copy, copies))
-    let_go = replace(word, target=copy, unshipped=True, pinned=True)
+    let_go = replace(word, target=copy, unshipped=True, pinned=True, unstarted=False)
     return assign(board, let_go, f"{found_on(copy, copies)}; {word.owner} lets go of it")
 
 
@@ -65,7 +65,8 @@ def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | 
         hint = f"bring {gone[0]} back, or once it is off: failover fence {gone[0]} --confirmed"
         return Hold(name, f"it may still run on {gone[0]}, which is lost", hint)
     running = [host for host in running if alive(view, host)]
-    word = replace(word, target=None, unshipped=False, unheld=bool(running) or alive(view, word.owner))
+    word = replace(at_home(word), unheld=bool(running) or alive(view, word.owner))
+    word = replace(word, unstarted=False, target=None) if running else word
     copy = None if word.owner in running else one_of(board, vserver, running)
     if copy is not None:
         kept = replace(word, owner=copy, source=None, kind=Kind.ADOPTED, pinned=True, owned_at=board.now)

@@ -39,11 +39,8 @@ _FAILED = "failed to run it before"
 def handing_over(board: Board, vserver: Vserver, word: Assignment, report: VserverReport) -> Change | None:
     assert word.target is not None
     stay = replace(word, target=None, unshipped=False, accept_loss=False)
-    hopeless = (
-        "" if _is_adopted(board, word) or _goes_back(board, word) else _hopeless(board, vserver, word, word.target)
-    )
-    if hopeless:
-        return assign(board, stay, f"the move was given up: {word.target} {hopeless}")
+    if why := hopeless(board, vserver, word, word.target):
+        return assign(board, stay, f"the move was given up: {word.target} {why}")
     if report.handed is not None:
         return give(board, word, word.target, _kind(board, word), word.because, accept_loss=word.accept_loss)
     if report.handing_failed:
@@ -54,8 +51,10 @@ def handing_over(board: Board, vserver: Vserver, word: Assignment, report: Vserv
     return None
 
 
-def _hopeless(board: Board, vserver: Vserver, word: Assignment, target: str) -> str:
+def hopeless(board: Board, vserver: Vserver, word: Assignment, target: str) -> str:
     """Why it cannot go there any more. What goes without a last sync must find a replica there that is fresh enough."""
+    if _is_adopted(board, word) or _goes_back(board, word):
+        return ""
     if not word.unshipped or word.accept_loss:
         return unfit(board, vserver, target)
     verdict = judge(board, vserver, target)
@@ -74,10 +73,10 @@ def _may_take_back(board: Board, word: Assignment) -> bool:
 
 def _kind(board: Board, word: Assignment) -> Kind:
     """Of a change of owner with the owner's help."""
-    if word.epoch == 1:
-        return Kind.FIRST  # it never ran where its tree was
     if word.accept_loss:
         return Kind.TAKEOVER
+    if word.unstarted:
+        return Kind.FIRST
     if _is_adopted(board, word):
         return Kind.ADOPTED
     if not word.unshipped or (word.target == word.source and word.kind is Kind.PLANNED):

@@ -32,6 +32,12 @@ def why_unreached(board: Board, word: Assignment) -> str:
     return f"could not take it{_of(word.setback)}, and is tried again at {_clock(_tries_at(board, word))}"
 
 
+def sends_at(board: Board, word: Assignment) -> str:
+    """When that which has never run is sent again, which makes no outage; empty: now, and once more at once."""
+    at = _after(word.setbacks)
+    return _clock(at) if board.now < _over(board, at) else ""
+
+
 def mends_at(board: Board, word: Assignment) -> str:
     """When it may be moved again because of a rule; empty: now."""
     at = _after(word.mended)

@@ -38,7 +38,12 @@ def _knowing(board: Board, new: Assignment) -> Assignment:
 
 def stays(board: Board, word: Assignment, because: str) -> Change:
     """Nothing is different but the epoch: an answer."""
-    return assign(board, replace(word, target=None, unshipped=False, accept_loss=False), because)
+    return assign(board, at_home(word), because)
+
+
+def at_home(word: Assignment) -> Assignment:
+    """Not to be handed over; but what may not run where it is stays on its way."""
+    return replace(word, target=word.target if word.unstarted else None, unshipped=False, accept_loss=False)
 
 
 def forgiven(word: Assignment) -> Assignment:
@@ -58,6 +63,7 @@ def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *,
         owner_epoch=word.epoch + 1,
         accept_loss=accept_loss,
         again=False,
+        unstarted=False,
         unheld=kind is Kind.ADOPTED,
         pinned=word.pinned and kind is not Kind.TAKEOVER,
         owned_at=board.now,
