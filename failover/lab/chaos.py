@@ -29,7 +29,8 @@ MOST_HOSTS, LEAST_HOSTS = 5, 3
 FIRST_S = 5.0
 CALM_S = (8.0, 16.0)
 WITHIN_S = 8.0  # from the first fault of a wave to the last
-MOST = 3
+_AT_A_TIME = (1, 2, 2, 3, 3)  # one of these is drawn
+MOST = max(_AT_A_TIME)
 LONGEST_S = 20.0
 SETTLES_S = 240.0  # of the story's own time: more than the simulator's three minutes
 
@@ -91,16 +92,17 @@ def draw(cluster: Cluster, seed: int, length_s: float) -> tuple[Said, ...]:
     while begins_s < length_s:
         calm_s = begins_s
         for after_s, kind, said in _wave(chance, cluster):
-            drawn += [(round(begins_s + after_s + at_s, 1), text) for at_s, text in said]
-            calm_s = max(calm_s, begins_s + after_s + max(kind.counts_s, ends_s(said)))
-        begins_s = calm_s + some_seconds(chance, *CALM_S)
+            here_s = round(begins_s + after_s, 1)
+            drawn += [(round(here_s + at_s, 1), text) for at_s, text in said]
+            calm_s = max(calm_s, here_s + max(kind.counts_s, ends_s(said)))
+        begins_s = round(calm_s + some_seconds(chance, *CALM_S), 1)
     return tuple(sorted(drawn, key=lambda event: event[0]))
 
 
 def _wave(chance: random.Random, cluster: Cluster) -> Iterator[tuple[float, Kind, tuple[Said, ...]]]:
     """Each fault with the second, from the first one, at which it begins."""
     borne = set[tuple[str, str]]()
-    for number in range(chance.randint(1, MOST)):
+    for number in range(chance.choice(_AT_A_TIME)):
         kinds = [kind for kind in KINDS.values() if number == 0 or not kind.asks]
         kind = chance.choices(kinds, [kind.weight for kind in kinds])[0]
         said = kind.draw(chance, cluster)

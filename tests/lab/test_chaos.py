@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ OF_A_HOST = ("power-off", "isolate", "cut", "stall", "reboot", "disk-full")
 OF_ITS_PROCESSES = ("agent-hang", "agent-restart", "agent-stop", "guard-hang", "guard-stop")
 
 
+@cache
 def opened(seed: int, length_s: float = 600.0, hosts: int = 3) -> Opened:
     found = open_text(chaos.story_text(seed, length_s, hosts), "chaos")
     assert found is not None
@@ -93,9 +95,8 @@ def test_equal_seeds_give_equal_faults_in_any_process() -> None:
     assert chaos.story_text(7, 600.0, 5) != chaos.story_text(8, 600.0, 5)
 
 
-@pytest.mark.parametrize("seed", range(1, 61))
-def test_every_fault_ends_in_time_and_few_are_at_once(seed: int) -> None:
-    hosts = 3 + seed % 3
+@pytest.mark.parametrize(("seed", "hosts"), [*((seed, 3) for seed in range(1, 25)), (25, 4), (26, 5)])
+def test_every_fault_ends_in_time_and_few_are_at_once(seed: int, hosts: int) -> None:
     found = spans(opened(seed, hosts=hosts).story.events or ())
     assert all(ended - began < chaos.LONGEST_S + 0.01 for began, ended, _ in found)
     for at, _, _ in found:
@@ -106,7 +107,7 @@ def test_every_fault_ends_in_time_and_few_are_at_once(seed: int) -> None:
             assert len(borne) == len(set(borne)), (at, now)
 
 
-@pytest.mark.parametrize("seed", range(1, 31))
+@pytest.mark.parametrize("seed", range(1, 25))
 def test_waves_are_followed_by_calm_and_what_asks_the_store_begins_one(seed: int) -> None:
     found = sorted(spans(opened(seed).story.events or ()), key=lambda span: span[0])
     over, waves = 0.0, 0
@@ -120,7 +121,7 @@ def test_waves_are_followed_by_calm_and_what_asks_the_store_begins_one(seed: int
 
 
 def test_every_kind_of_fault_is_drawn_and_every_host_and_vserver_is_hit() -> None:
-    events = [event for seed in range(1, 31) for event in opened(seed).story.events or ()]
+    events = [event for seed in range(1, 25) for event in opened(seed).story.events or ()]
     words = {event.word for event in events}
     drawn = {
         *HEALS, *HEALS.values(), *WITHOUT_END_S, *OF_A_HOST, *OF_ITS_PROCESSES, "leader-hang", "crash", "write", "move",
