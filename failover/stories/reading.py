@@ -50,7 +50,7 @@ def load(path: Path) -> Story:
 def open_story(path: Path) -> Opened | None:
     """As `load`, with its places; None when it is no story with a cluster of its own. Raises BadConfig."""
     text = _text_of(path)
-    tree = read(text, str(path))
+    tree = read(text, str(path), aliases=True)
     if _is_cluster(tree) or "cluster" not in _keys(tree):
         return None
     reader = _Reader.of(text, str(path))
@@ -65,9 +65,9 @@ def load_events(path: Path) -> tuple[Event, ...]:
 
 
 def read_story(text: str, where: str) -> Story:
-    tree = read(text, where)
+    tree = read(text, where, aliases=True)
     if _is_cluster(tree):
-        cluster = config.parse(tree, where, story=True)
+        cluster = config.parse(text, where, story=True)
         return Story(cluster.name, cluster, DRAWN_UNTIL_S, f"Random faults on {where}")
     return _Reader.of(text, where).story()
 
@@ -105,7 +105,7 @@ class _Reader:
 
     @classmethod
     def of(cls, text: str, where: str, waived: frozenset[str] = frozenset()) -> _Reader:
-        tree = read(text, where)
+        tree = read(text, where, aliases=True)
         if not isinstance(tree, Pairs):
             raise BadConfig(where, (Problem("begins with no key", "begin with id: and a name", mark=tree.mark),))
         cluster = next((node for key, node in tree.pairs if key.text == "cluster"), None)
