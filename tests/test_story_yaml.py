@@ -1,14 +1,15 @@
-"""What a story may have that a cluster.yaml may not: anchors. Row names: policy."""
+"""What a story may have that a cluster.yaml may not: anchors, and what has no function yet. Row names: policy."""
 
 from __future__ import annotations
 
 import pytest
 
+from failover.model import Sync
 from tests.test_story import problems, text, told
 
 
-def cluster(vservers: str) -> str:
-    return f"{{hosts: {{h1: {{}}, h2: {{}}}}, vservers: {{{vservers}}}}}"
+def cluster(vservers: str, above: str = "", of_h1: str = "{}") -> str:
+    return f"{{{above}hosts: {{h1: {of_h1}, h2: {{}}}}, vservers: {{{vservers}}}}}"
 
 
 ALIASES = {
@@ -45,3 +46,24 @@ def test_a_bad_alias_is_told(events: str, advice: str) -> None:
 def test_a_cluster_file_has_no_aliases_also_when_it_is_played() -> None:
     source = "hosts: {h1: &h {}, h2: *h}\nvservers: {vA: {primary: h1, backups: [h2]}}\n"
     assert problems(source)[0].message == "an alias (*) is not understood"
+
+
+def test_what_has_no_function_yet_may_be_said_where_nothing_played_depends_on_it() -> None:
+    moot = "sync: {every: continuous, window: 200ms, bandwidth: 5M/s}, limits: {processes: 500}, conf: v1.conf"
+    said = cluster(
+        f"vA: {{primary: h1, backups: [h2], {moot}}}",
+        above="notify: [{command: [/bin/page]}], ",
+        of_h1="{fence: {agent: fence_ipmilan}}",
+    )
+    assert told(cluster=said).cluster.vservers["vA"].sync == Sync(bandwidth_bytes_s=5 * 2**20)
+
+
+@pytest.mark.parametrize("said", ["sync: block", "sync: {every: '0 3 * * *'}"])
+def test_what_would_be_played_otherwise_is_refused(said: str) -> None:
+    (problem,) = problems(text(cluster=cluster(f"vA: {{primary: h1, backups: [h2], {said}}}")))
+    assert "is not supported yet" in problem.message
+
+
+def test_what_is_wrong_is_told_although_it_has_no_function_yet() -> None:
+    (problem,) = problems(text(cluster=cluster("vA: {primary: h1, backups: [h2], limits: {proceses: 1}}")))
+    assert problem.advice == "is not a key that is known here (did you mean processes?)"
