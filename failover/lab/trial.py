@@ -137,7 +137,10 @@ class _Trial(Performance):
             yield Start(monotonic(), vserver, host, frozenset(rows_of(text)))
 
     def _outages(self, vserver: str) -> Iterator[tuple[float, float]]:
-        yield from ((began - self._began, ended - self._began) for began, ended in outages(self._load.tried(vserver)))
+        """An answer that came after that to a later row is slow, and no outage."""
+        for began, ended in outages(self._load.tried(vserver)):
+            if ended > began:
+                yield began - self._began, ended - self._began
 
 
 def lacking(status: Mapping[str, Any]) -> Iterator[str]:
