@@ -98,6 +98,9 @@ class _Trial(Performance):
                 raise FailoverError(f"no row is written into {', '.join(silent)}")
             self._load.wait(0.1)
 
+    def _look_before_it_goes(self) -> None:
+        """It comes back; and looking takes seconds, by which the fault would be late."""
+
     def _lacks(self) -> tuple[str, ...]:
         return tuple(lacking(self._status))
 
