@@ -80,7 +80,7 @@ def as_report(opened: Opened, verdict: Verdict, again: str, kept: Path | None) -
         "faults": dict(verdict.faults),
         "vservers": {
             name: {
-                "outages_s": [round(ended - began, 3) for began, ended in outages],
+                "outages_s": [[round(began, 3), round(ended, 3)] for began, ended in outages],
                 "rows": looks.tried[name],
                 "acknowledged": looks.acknowledged[name],
                 "lost": sum(len(loss.rows) for loss in verdict.losses if loss.vserver == name),

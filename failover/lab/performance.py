@@ -109,7 +109,7 @@ class Performance:
         if event.word == "power-on" and event.host in self._departing:
             return Later(DEPARTING_S, "", partial(self._happen, number, event))
         if event.word in ("store-down", "store-restart"):
-            self._look()
+            self._look_before_it_goes()
         self._store_down = (self._store_down or event.word == "store-down") and event.word != "store-up"
         if event.word == "by-hand":
             self._by_hand.setdefault(event.vserver, []).append(time.monotonic())
@@ -168,6 +168,10 @@ class Performance:
         """Ask for status and history; while the store is down there is nothing newer than what is known."""
         if not self._store_down:
             self._status, self._history = self._stage.status(), self._stage.history()
+
+    def _look_before_it_goes(self) -> None:
+        """For a story that ends without its store."""
+        self._look()
 
     def _outcome(self) -> Outcome:
         began, now = self._began, time.monotonic()

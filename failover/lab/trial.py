@@ -98,6 +98,9 @@ class _Trial(Performance):
                 raise FailoverError(f"no row is written into {', '.join(silent)}")
             self._load.wait(0.1)
 
+    def _look_before_it_goes(self) -> None:
+        """It comes back; and looking takes seconds, by which the fault would be late."""
+
     def _lacks(self) -> tuple[str, ...]:
         return tuple(lacking(self._status))
 
@@ -137,7 +140,10 @@ class _Trial(Performance):
             yield Start(monotonic(), vserver, host, frozenset(rows_of(text)))
 
     def _outages(self, vserver: str) -> Iterator[tuple[float, float]]:
-        yield from ((began - self._began, ended - self._began) for began, ended in outages(self._load.tried(vserver)))
+        """An answer that came after that to a later row is slow, and no outage."""
+        for began, ended in outages(self._load.tried(vserver)):
+            if ended > began:
+                yield began - self._began, ended - self._began
 
 
 def lacking(status: Mapping[str, Any]) -> Iterator[str]:

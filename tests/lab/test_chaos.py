@@ -17,9 +17,12 @@ from typing import Any
 import pytest
 
 from failover.errors import BadInput
-from failover.lab import chaos, judge
+from failover.lab import chaos, faults, judge
 from failover.lab.ability import refuse
+from failover.lab.cgroups import of_this_machine
+from failover.lab.host import Host, Machine
 from failover.lab.judge import Excuses
+from failover.lab.lab import Lab
 from failover.lab.rows import losses
 from failover.lab.trial import Looks, Verdict, faults_of, lacking
 from failover.lab.watch import Sight, _runners
@@ -146,6 +149,19 @@ def test_what_is_drawn_is_a_story_that_a_lab_can_play_and_the_simulator_agrees(s
 def test_a_lab_of_another_size_is_refused(hosts: int) -> None:
     with pytest.raises(BadInput, match="3 to 5 hosts"):
         chaos.story_text(1, 60.0, hosts)
+
+
+@pytest.mark.needs("root")
+def test_the_store_comes_back_also_on_a_host_that_is_off_then(tmp_path: Path) -> None:
+    lab = Lab("off", tmp_path)
+    lab.servers = ["hostA"]
+    lab.hosts["hostA"] = Host(Machine(lab.place, "python", "1G", "btrfs", of_this_machine()), "hostA", (), {})
+    down = lab.place.host("hostA") / "control/zookeeper.down"
+    down.parent.mkdir(parents=True)
+    faults.perform(lab, "store-down")
+    assert down.exists()
+    faults.perform(lab, "store-up")
+    assert not down.exists()
 
 
 # --- what is judged ---------------------------------------------------------------------------------------------------
