@@ -1,12 +1,19 @@
 # sudo make demo    watch a vserver survive the power cut of its host
 # sudo make test    every test
-# Both install all that they need: Debian packages, .venv, Python packages.
+# sudo make bench   measure takeovers and moves, beside keepalived and Pacemaker
+# All install what they need: Debian packages, .venv, Python packages.
 
 PYTHON   ?= /usr/bin/python3
 VENV     := .venv
 BIN      := $(VENV)/bin
 PACKAGES := python3-dev python3-venv gcc libcap-dev libseccomp2 zookeeper default-jre-headless rsync openssh-server \
             openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr postgresql-client
+
+## What the bench measures beside us: fetched, never installed. Only the hosts of the bench see it (tests/bench/peers.py).
+PEERS      := keepalived pacemaker pacemaker-cli-utils corosync resource-agents
+PEERS_AT   := /var/cache/failover/peers
+PEERS_APT  := apt-get -qq -o Dir::Cache::archives=$(PEERS_AT) -o APT::Sandbox::User=root
+PEERS_FETCH = $(PEERS_APT) install -y --no-install-recommends --download-only $(PEERS) >/dev/null
 
 ## The first rsync that confines its sender to the tree (--confine-root). Debian 12 has it among the security updates.
 RSYNC      := 3.5
@@ -41,6 +48,9 @@ test: setup
 	@$(BIN)/python -m pytest
 
 bench: setup
+	@mkdir -p $(PEERS_AT)/partial
+	@$(PEERS_FETCH) || { apt-get update -qq && $(PEERS_FETCH); }
+	@$(PEERS_APT) autoclean
 	@$(BIN)/python -m tests.bench takeover
 	@$(BIN)/python -m tests.bench move
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from agents.command import run
+from agents.nftables import Nftables
 from failover.model import Network
 
 PREFIX = "02:fa:10:"  # of every vserver's MAC address: locally administered
@@ -31,6 +31,7 @@ SLACK_S = 0.1
 
 _TABLE = "failover"
 _SET, _ALL = "held", "fenced"
+_NFTABLES = Nftables()
 
 
 def laid(
@@ -72,10 +73,9 @@ def removed(network: Network) -> str:
 
 
 def apply(text: str, *, timeout_s: float = 1.0) -> None:
-    """One transaction: all of it or, with CommandFailed, nothing."""
-    if not text.strip():
-        return
-    run(["nft", "-f", "-"], stdin=text.encode(), timeout_s=timeout_s)
+    """One transaction: all of it or, with FailoverError, nothing; when it took longer, nobody knows (nftables.py)."""
+    if text.strip():
+        _NFTABLES.apply(text, timeout_s=timeout_s)
 
 
 def _family(network: Network) -> str:

@@ -40,7 +40,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from agents import fence
-from agents.isolation import cgroup
+from agents.isolation import cgroup, syscalls
 from agents.lease import SOCKET, Word, answer, decode
 from agents.supervisor import Supervisor, replace_file
 from failover.errors import FailoverError, Refused
@@ -178,11 +178,11 @@ class Keeper:
         """At once, for the case that the elements outlive the end: the machine slept."""
         if self._network is None or not names:
             return
-        self._closed |= names
         try:
             self._apply(fence.closed(self._network, {self._ends[name].mac for name in names}))
+            self._closed |= names
         except FailoverError as error:
-            log.error("the fence is left to lapse by itself: %s", error)
+            self._say(f"the fence is left to lapse by itself: {error}")
 
     def _apply(self, change: str) -> None:
         """Never past the next end."""
@@ -226,9 +226,12 @@ class Keeper:
         try:
             yield
         except OSError as error:
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                log.error("%s is not frozen yet: %s", name, error)
+            self._say(f"{name} is not frozen yet: {error}")
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.error("%s", trouble)
 
     def _save(self, network: Network, ends: Mapping[str, End]) -> None:
         state = {"network": asdict(network), "ends": {name: asdict(end) for name, end in ends.items()}}
@@ -297,9 +300,11 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _harden() -> None:
-    """Ahead of what the vservers do, and without pauses of our own; children run as usual."""
+    """Ahead of what the vservers do, never paged out, and without pauses of our own; children run as usual."""
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    with suppress(OSError):
+        syscalls.lock_memory()
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -27,7 +27,7 @@ from failover.errors import BadInput
 from failover.model import NAME, Network, frozen_map
 
 SOCKET = Path("/run/failover/guard.sock")
-ANSWER_S = 0.25  # the guard changes the fence before it answers: 10 ms, on a busy machine 50
+ANSWER_S = 0.25  # the guard changes the fence before it answers: 1 ms, but the kernel may be busy
 
 _DEVICE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

@@ -114,7 +114,7 @@ class RealMachine:
     def _look(self, name: str, networked: bool) -> SeenVserver:
         with self._lock:
             busy = tuple(sorted(self._busy.get(name, ())))
-            failed, marks = dict(self._failed.get(name, {})), dict(self._marks.get(name, {}))
+            failed = dict(self._failed.get(name, {}))
             bond = self._bonds.of(name)
         status, word = self._status(name), self._word(name)
         shipped = self._shipped_by_now(name, runs=status.state is not State.STOPPED)
@@ -136,7 +136,7 @@ class RealMachine:
             replica,
             shipped=frozen_map(shipped),
             failed=frozen_map(failed),
-            marks=frozen_map(marks),
+            marks=frozen_map(self._how_far(name, status)),
             failures=self._failures.of(name),
             failing=self._checks.failing(name),
             by_hand=by_hand is not None,
@@ -152,6 +152,13 @@ class RealMachine:
             time.sleep(REAPED_S)
             status = isolation.status(name)
         return status
+
+    def _how_far(self, name: str, status: isolation.Status) -> dict[str, float]:
+        """What runs by `status` has all its marks: they are written before it can be seen running."""
+        with self._lock:
+            marks = dict(self._marks.get(name, {}))
+        begun = bool(marks) and status.state is State.RUNNING and status.since_at > 0
+        return marks | {"started": status.since_at} if begun else marks
 
     def _word(self, name: str) -> Assignment | None:
         return self._told.assignments.get(name) if self._told else None
@@ -273,14 +280,13 @@ class RealMachine:
         self._check_word(step)
         network.up(vserver.name)
         marks["address"] = time.time()
+        with self._lock:
+            self._marks[vserver.name] = marks
         isolation.start(
             isolation.Settings(name=vserver.name, tree=live, netns=netns, until=self._until, epoch=step.epoch)
         )
         self._check_word(step)
         self._failures.started(vserver.name, self.now())
-        marks["started"] = time.time()
-        with self._lock:
-            self._marks[vserver.name] = marks
         self._shipped_by_now(vserver.name, runs=True)
         self._announce_again(vserver.name)
 

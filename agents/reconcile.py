@@ -355,6 +355,7 @@ def describe(told: Told, seen: Seen, now: float, *, version: str = "") -> Report
                 if vs.bond is not None
             }
         ),
+        cluster_version=told.cluster_version,
         version=version,
     )
 

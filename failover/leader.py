@@ -61,7 +61,7 @@ class Leader:
         self._store.hold(decided.holds)
         if decided.memory != view.memory:
             self._store.remember(decided.memory)
-        self._say_holds({hold.subject: f"{hold.because}; {hold.hint}" for hold in decided.holds})
+        self._say_holds({hold.subject: "; ".join(filter(None, (hold.because, hold.hint))) for hold in decided.holds})
         self._witness(view, decided.memory)
         return min(IDLE_S, decided.again_s or IDLE_S) if all(won) else AT_ONCE_S
 

@@ -384,6 +384,7 @@ class Report:
     leaving: bool = False  # it is being shut down in order
     capacity: Capacity = Capacity()  # as measured
     promised: Mapping[str, Promised] | None = None  # per vserver; None: an older failover wrote it
+    cluster_version: int | None = None  # of the `cluster` that it goes by; None: an older failover wrote it
     at: float = 0.0
     version: str = ""
     store_at: float = 0.0  # filled in by the store when read
@@ -406,6 +407,8 @@ class Lease:
     version: int
     store_at: float  # the last renewal, on the store's clock
     since_at: float = 0.0  # while alive: when its session began, on the store's clock
+    granted: int = 0  # it rests on the grants of the leader of this epoch, and not on its session; 0: on its session
+    claim: int = 0  # the version that it had when it was claimed last (failover/grants.py)
 
 
 @dataclass(frozen=True)
@@ -422,6 +425,7 @@ class View:
     memory: Memory = Memory()
     leader: str | None = None
     led_at: float = 0.0  # when the present leader was elected, on the store's clock
+    cluster_version: int = 0  # of the record of `cluster`: each `failover apply` makes the next
 
 
 @dataclass(frozen=True)
@@ -432,3 +436,4 @@ class Told:
     cluster: Cluster
     assignments: Mapping[str, Assignment]
     disarmed: bool = False  # nothing is started or stopped; what runs and the syncing go on
+    cluster_version: int = 0

@@ -65,7 +65,6 @@ class Node(NamedTuple):
 
 def view(nodes: Mapping[str, Node], now: float) -> View:
     """Raises Refused while no cluster.yaml has been applied, or when a record cannot be understood."""
-    alive = _names(nodes, "alive")
     holds, holder = nodes.get("holds"), nodes.get("leader/holder")
     reports = _records(nodes, "reports", Report)
     hosts = _records(nodes, "intent/hosts", HostIntent)
@@ -74,13 +73,7 @@ def view(nodes: Mapping[str, Node], now: float) -> View:
         now=now,
         leases=frozen_map(
             {
-                host: Lease(
-                    host,
-                    host in alive,
-                    nodes[f"leases/{host}"].version,
-                    nodes[f"leases/{host}"].at,
-                    nodes[f"alive/{host}"].at if host in alive else 0.0,
-                )
+                host: _lease(host, nodes[f"leases/{host}"], nodes.get(f"alive/{host}"))
                 for host in _names(nodes, "leases")
             }
         ),
@@ -99,13 +92,21 @@ def view(nodes: Mapping[str, Node], now: float) -> View:
         memory=_single(nodes, "memory", Memory),
         leader=_decoded(wire.Holder, holder.data, "leader/holder").name if holder else None,
         led_at=holder.at if holder else 0.0,
+        cluster_version=nodes["cluster"].version,
     )
+
+
+def _lease(host: str, node: Node, alive: Node | None) -> Lease:
+    record = _decoded(wire.LeaseRecord, node.data, f"leases/{host}")
+    since_at = alive.at if alive else 0.0
+    return Lease(host, alive is not None, node.version, node.at, since_at, record.granted, record.claim)
 
 
 def told(nodes: Mapping[str, Node], host: str) -> Told:
     """Raises Refused like `view`."""
     words = frozen_map(_records(nodes, "assignments", Assignment))
-    return Told(host, cluster(nodes), words, _single(nodes, "memory", Memory).disarmed)
+    disarmed = _single(nodes, "memory", Memory).disarmed
+    return Told(host, cluster(nodes), words, disarmed, nodes["cluster"].version)
 
 
 def newest(nodes: Mapping[str, Node]) -> float:

@@ -1,5 +1,5 @@
 """The seam between our processes and ZooKeeper. `ZooKeeperStore` (failover/zookeeper.py) is the real one, `MemoryStore`
-(failover/simulate/memory.py) plays in the simulator; tests/test_store_contract.py holds both to this page.
+(failover/simulate/memory.py) plays in the simulator; tests/test_store_contract*.py hold both to this page.
 
     /failover/NAME/cluster              the operator   cluster.yaml as it was applied
     /failover/NAME/intent/vservers/V    the operator
@@ -49,13 +49,23 @@ class Change:
     """What one decision changes, in one transaction: all of it or nothing.
 
     It fails (commit returns False) when the leadership is lost, when an assignment is not at the epoch that it was
-    decided on, or when a lease has another version than in `leases` or `vouched` (the host has come back since).
+    decided on, or when a lease has another version than it says (the host has come back since).
     """
 
     assignments: tuple[Assignment, ...] = ()  # each replaces the one with epoch - 1; epoch 1 creates it
     leases: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold, and the host not alive
     vouched: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold: an operator says that it is off
+    granted: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold: its grants are over
     events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What a host's lease rests on: the grants of the leader of this epoch, or, 0, its session. Not `settled`: it is
+    being written, so it may be either, and its right is the shorter one (failover/grants.py)."""
+
+    epoch: int = 0
+    settled: bool = True
 
 
 class Store(Protocol):
@@ -86,7 +96,10 @@ class Store(Protocol):
         ...
 
     # the operator (each call is acknowledged by ZooKeeper before it returns)
-    def apply(self, cluster: Cluster, text: str) -> None: ...
+    def apply(self, cluster: Cluster, text: str, version: int | None = None) -> None:
+        """Over the record of this version, which was judged; None: whatever stands there. Raises Refused when another
+        operator was quicker."""
+        ...
 
     def cluster_text(self) -> str: ...
 
@@ -105,6 +118,24 @@ class Store(Protocol):
         """Begin to write the lease record; `now` is the boot time at which it is sent. Does not wait."""
         ...
 
+    def rest_on(self, epoch: int) -> None:
+        """Begin to write that the lease rests on the grants of the leader of this epoch. Does not wait; renewals are
+        not written any more."""
+        ...
+
+    @property
+    def rest(self) -> Rest: ...
+
+    @property
+    def claim(self) -> int:
+        """Under which number the lease was claimed last: in every connection, and by `claim_anew`."""
+        ...
+
+    def claim_anew(self) -> None:
+        """Begin to write the lease, resting on the session again, and to read what was told after it; `fresh` is False
+        until then."""
+        ...
+
     def pause(self) -> None:
         """Say nothing more until `resume`, pings included: the session ends by itself, if that does not come before."""
         ...
@@ -115,7 +146,8 @@ class Store(Protocol):
 
     @property
     def renewed_at(self) -> float | None:
-        """The sending time of the newest acknowledged renewal in the present session; None: none in this session."""
+        """The sending time of the newest acknowledged renewal in the present session; None: there was none in it, or
+        the lease rests on grants."""
         ...
 
     def report(self, report: Report) -> None:

@@ -15,11 +15,20 @@ Without ZooKeeper a host may go on by promises of the others (agents/promise.py)
     giver     └─ hears, promises ──────────────────────▶ may start it             (counted from HEARING, later)
 
 Rule 2: the holder's end comes first. Both know the length from the answer, so their own settings may differ.
+
+With a leader that grants (failover/grants.py) neither waits for a session:
+
+    holder   ask ─────────────────────▶ its right is over: frozen                 (counted from SENDING)
+    leader     └─ hears, grants ──────────────▶ may give away what the holder owns (counted from HEARING, later)
+
+Rule 3: as rule 2, but in shares of a second: what freezes is a guard in real time, so less is given away for it.
+Rule 4: a leader grants nothing beyond the end of its own lease, which is that of a host: counted from the sending of an
+        acknowledged write. So whoever is elected after it finds all its grants ended.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from failover.errors import Unsafe
 
@@ -34,6 +43,10 @@ class Timing:
     freeze_s: float = 0.05
     margin_s: float = 0.05
     renewals: int = 4  # renewals per lease: three may be lost
+    grant_s: float = 0.6  # the length of a grant
+    grant_freeze_s: float = 0.02  # the guard freezes ahead of the end; the fence lapses in ticks of 10 ms
+    grant_margin_s: float = 0.01
+    grant_asks: int = 6  # questions per grant: five may be lost
 
     def __post_init__(self) -> None:
         if self.lease_s < 4 * self.tick_s:
@@ -41,6 +54,11 @@ class Timing:
             raise Unsafe(
                 f"a session of {self.session_s:g} s leaves a lease of only {max(self.lease_s, 0):.2f} s",
                 hint=f"raise the session to at least {least:.1f} s",
+            )
+        if self.granted_s(self.grant_s) < 3 * self.ask_grant_s:
+            raise Unsafe(
+                f"a grant of {self.grant_s:g} s leaves a right of only {max(self.granted_s(self.grant_s), 0):.2f} s",
+                hint=f"raise it to at least {self._least_grant_s():.2f} s",
             )
 
     @property
@@ -66,11 +84,21 @@ class Timing:
         """From the sending of a question until everything must be frozen, when the answer promised `length_s`."""
         return length_s * (1 - self.drift) - self.freeze_s - self.margin_s
 
+    @property
+    def ask_grant_s(self) -> float:
+        """The pause between two questions for a grant."""
+        return self.grant_s / self.grant_asks
+
+    def granted_s(self, length_s: float) -> float:
+        """From the sending of a question until everything must be frozen, when the answer granted `length_s`."""
+        return length_s * (1 - self.drift) - self.grant_freeze_s - self.grant_margin_s
+
+    def _least_grant_s(self) -> float:
+        return (self.grant_freeze_s + self.grant_margin_s) / (1 - self.drift - 3 / self.grant_asks)
+
     def with_session(self, negotiated_s: float) -> Timing:
         """ZooKeeper decides how long a session is; a shorter one than asked for shortens the lease."""
-        return Timing(
-            min(negotiated_s, self.session_s), self.tick_s, self.drift, self.freeze_s, self.margin_s, self.renewals
-        )
+        return replace(self, session_s=min(negotiated_s, self.session_s))
 
     def proof(self) -> str:
         return (
@@ -82,4 +110,8 @@ class Timing:
         )
 
 
-PROFILES = {"fast": Timing(session_s=2.0), "normal": Timing(session_s=4.0), "patient": Timing(session_s=10.0)}
+PROFILES = {
+    "fast": Timing(session_s=2.0, grant_s=0.2),
+    "normal": Timing(session_s=4.0, grant_s=0.6),
+    "patient": Timing(session_s=10.0, grant_s=2.0),
+}

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from failover.errors import Refused
 from failover.model import Cluster, Hold, frozen_map
 
-FORMAT = 1
+FORMAT = 2  # since a word names the hosts that may run it (`hosts`, `known_hosts`): an older leader would drop them
 
 _R = TypeVar("_R")
 
@@ -47,9 +47,12 @@ class Holder:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """The record of `leases/H`. Only its version counts; what is written tells people who wrote it."""
+    """The record of `leases/H`. Its version counts, and what model.Lease says of the fields; `session` tells people who
+    wrote it."""
 
     session: int = 0
+    granted: int = 0
+    claim: int = 0
 
 
 def encode(record: object) -> bytes:

@@ -6,7 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from failover import wire
+from failover.errors import BadInput, Refused
+from failover.model import Cluster
 from failover.store import Change
+
+RECORD_MAX = 1_000_000  # bytes; ZooKeeper takes 1 MiB per request
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,28 @@ def commit(change: Change, epoch: int) -> tuple[Write, ...]:
         # A transaction has no "does not exist"; but creating what exists fails, and with it all the rest.
         alive = f"alive/{host}"
         writes += [Check(f"leases/{host}", version), Create(alive), Delete(alive)]
-    writes += [Check(f"leases/{host}", version) for host, version in change.vouched]
+    writes += [Check(f"leases/{host}", version) for host, version in (*change.vouched, *change.granted)]
     writes += [Create("history/n", wire.encode(event), sequence=True) for event in change.events]
     return tuple(writes)
+
+
+def apply(cluster: Cluster, text: str, version: int | None) -> Write:
+    """A new cluster.yaml, over the one that it was judged against. Raises BadInput when it is too large."""
+    data = wire.encode(wire.Applied(cluster, text))
+    if len(data) > RECORD_MAX:
+        raise BadInput(f"cluster.yaml is too large for ZooKeeper ({len(data)} bytes, {RECORD_MAX} are the limit)")
+    return Set("cluster", data, -1 if version is None else version)
+
+
+def overtaken() -> Refused:
+    return Refused("another cluster.yaml was applied meanwhile", hint="see that yours has its changes, and apply again")
 
 
 def claim(host: str, session: int, lease_version: int | None, holder: int | None) -> tuple[Write, ...]:
     """An agent's lease in a new connection. `lease_version`: None if there is no record; `holder`: the session whose
     `alive` is there. `alive` is only ever made together with a new version of the lease."""
-    path, data, alive = f"leases/{host}", wire.encode(wire.LeaseRecord(session)), f"alive/{host}"
+    number = 0 if lease_version is None else lease_version + 1
+    path, data, alive = f"leases/{host}", wire.encode(wire.LeaseRecord(session, claim=number)), f"alive/{host}"
     lease: Write = Create(path, data) if lease_version is None else Set(path, data, lease_version)
     if holder == session:
         return (lease,)

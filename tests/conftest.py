@@ -14,8 +14,11 @@ from agents.replication import rsync
 from failover.errors import FailoverError
 from tests.machines import InSimulation, Machines, OnRealHosts
 from tests.real_host import real_hosts
+from tests.stores import CLUSTER, InMemory, InZooKeeper, Stores
 from tests.trees import unique
+from tests.wired import OverWires
 from tests.wires import Wires
+from tests.zookeeper_server import ZooKeeperServers
 
 
 def _rsync() -> bool:
@@ -79,6 +82,31 @@ def machines(request: pytest.FixtureRequest) -> Iterator[Machines]:
         made = InSimulation(unique())
     try:
         made.told()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    servers = ZooKeeperServers(tmp_path_factory.mktemp("zookeeper"))
+    try:
+        servers.start()
+        yield servers.clients[0]
+    finally:
+        servers.close()
+
+
+@pytest.fixture(params=["memory", "wires", pytest.param("zookeeper", marks=pytest.mark.needs("java"))])
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    made: Stores
+    if request.param == "zookeeper":
+        made = InZooKeeper(request.getfixturevalue("server"))
+    else:
+        made = InMemory() if request.param == "memory" else OverWires()
+    operator = made.fresh("operator")
+    operator.apply(CLUSTER, "cluster: contract\n")
+    try:
         yield made
     finally:
         made.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -76,13 +75,14 @@ class Guard:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *arguments: str, path: Path | None = None) -> None:
+    def start(self, *arguments: str, without: str = "") -> None:
+        """`without`: a capability that it does not have."""
         self.socket.unlink(missing_ok=True)
-        argv = ["/usr/bin/nsenter", f"--net={self.netns}", sys.executable, "-m", "agents.guard"]
-        argv += ["--directory", str(self.directory), *arguments]
-        env = os.environ | ({"PATH": str(path)} if path else {})
+        argv = ["/usr/bin/nsenter", f"--net={self.netns}"]
+        argv += ["setpriv", f"--bounding-set=-{without}"] if without else []
+        argv += [sys.executable, "-m", "agents.guard", "--directory", str(self.directory), *arguments]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(argv, stderr=log, env=env)
+            self._process = subprocess.Popen(argv, stderr=log)
         assert eventually(self.socket.exists), self.log.read_text()
 
     def end(self, number: signal.Signals) -> int:

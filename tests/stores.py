@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from failover.model import Assignment, Cluster, Host, Lease, Vserver, frozen_map
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Store
 from failover.timing import Timing
@@ -14,6 +15,15 @@ from failover.zookeeper import ZooKeeperStore
 from tests.zookeeper_server import Cable
 
 TIMING = Timing(session_s=1.5)
+
+
+CLUSTER = Cluster(
+    "contract",
+    hosts=frozen_map({"alpha": Host("alpha", "10.0.0.1"), "beta": Host("beta", "10.0.0.2")}),
+    vservers=frozen_map({"web1": Vserver("web1", "alpha", ("beta",))}),
+)
+FIRST = Assignment("web1", "alpha", 1)
+TAKEN = Assignment("web1", "beta", 2)
 
 
 class Stores:
@@ -129,3 +139,14 @@ class InZooKeeper(Stores):
         super().close()
         for cable in self._cables.values():
             cable.close()
+
+
+def leading(stores: Stores, host: str = "beta") -> Any:
+    leader = stores.fresh("leader", host)
+    stores.until(leader.lead)
+    return leader
+
+
+def lease_of(stores: Stores, host: str) -> Lease:
+    found: Lease = stores.opened[0].view().leases[host]
+    return found

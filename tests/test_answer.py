@@ -108,7 +108,7 @@ def test_an_order_is_written_with_who_gave_it_and_its_notice_is_said(capsys: pyt
     intents = (written.hosts["alpha"], written.vservers["v1"], written.cluster)
     assert all(intent.by and intent.at for intent in intents)
     assert capsys.readouterr().out.splitlines() == [
-        "alpha is drained; it owns 1 vservers",
+        "alpha is drained; it owns 1 vserver",
         "the manager starts, stops and moves nothing by itself until: failover arm",
     ]
 

@@ -34,7 +34,7 @@ LIBRARIES = {
     "pyroute2": ("agents/network",),
     "prctl": ("agents/isolation/capabilities.py",),
     "pyseccomp": ("agents/isolation/seccomp.py",),
-    "ctypes": ("agents/isolation/syscalls.py",),
+    "ctypes": ("agents/isolation/syscalls.py", "agents/nftables.py"),
     "sysrsync": ("agents/replication/rsync.py",),
     "subprocess": ("agents/command.py", "agents/isolation/",
                    "agents/replication/", "failover/lab/", "failover/cli/"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def test_a_plan_without_a_host_asks_a_file_too(tmp_path: Path, capsys: pytest.Ca
     file.write_text(FILE.replace("SIZE", "8G"))
     assert run("plan", "--without", "alpha", "--file", str(file)) == 0
     assert "v1: alpha -> beta" in capsys.readouterr().out
+
+
+EXAMPLE = str(Path(__file__).parent.parent / "cluster.yaml.example")
+
+
+@pytest.mark.parametrize("host", ["hostA", "hostB", "hostC"])
+def test_a_plan_of_a_file_begins_with_all_that_is_wanted_running(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """web1 starts after db1, and is not kept waiting by it when only web1's host is lost."""
+    assert run("plan", "--without", host, "--file", EXAMPLE) == 0
+    assert re.fullmatch(rf"(web1|db1|old): {host} -> host[AC]  .*\n", capsys.readouterr().out)
+
+
+def test_a_plan_of_a_file_changes_nothing_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", "--file", EXAMPLE) == 0
+    assert capsys.readouterr().out == "nothing would change\n"
 
 
 def test_more_losses_than_hosts_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

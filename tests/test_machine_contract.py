@@ -34,6 +34,20 @@ def test_a_start_makes_it_run_and_its_addresses_answer(machines: Machines) -> No
     assert seen.marks["begun"] <= seen.since_at
 
 
+def test_what_is_seen_running_has_all_its_marks(machines: Machines) -> None:
+    """The leader writes down the first sight of it, and never again."""
+    sights = [machines.see()]
+    machines.begin(Start(machines.vserver, 7, "alpha"))
+
+    def runs() -> bool:
+        sights.append(machines.see())
+        return sights[-1].state is State.RUNNING and sights[-1].since_at > 0
+
+    machines.until(runs)
+    marks = sights[-1].marks
+    assert marks["begun"] <= marks["address"] <= marks["started"]
+
+
 def test_begin_never_waits_and_the_agent_is_woken_when_the_step_is_over(machines: Machines) -> None:
     with machines.slow_start():
         machines.begin(Start(machines.vserver, 7, "alpha"))

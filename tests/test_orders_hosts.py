@@ -141,18 +141,18 @@ HOSTS: Rows = {
     "a drain has a reason": (
         HEALTHY,
         do(orders.drain, "alpha", reason="new memory"),
-        Does({"alpha": HostIntent(True, reason="new memory")}, "alpha is drained; it owns 1 vservers", ("v1",)),
+        Does({"alpha": HostIntent(True, reason="new memory")}, "alpha is drained; it owns 1 vserver", ("v1",)),
     ),
     "a drain may have an end": (
         HEALTHY,
         do(orders.drain, "beta", until_at=NOW + 60),
-        Does({"beta": HostIntent(True, until_at=NOW + 60)}, "beta is drained; it owns 0 vservers"),
+        Does({"beta": HostIntent(True, until_at=NOW + 60)}, "beta is drained; it owns no vserver"),
     ),
     "... but not in the past": (HEALTHY, do(orders.drain, "beta", until_at=NOW), No(BadInput, "would be over already")),
     "a host that is down may be drained": (
         view(word=owned(), lost=("alpha",)),
         DRAIN,
-        Does({"alpha": HostIntent(True)}, "alpha is drained; it owns 1 vservers"),
+        Does({"alpha": HostIntent(True)}, "alpha is drained; it owns 1 vserver"),
     ),
     "a second drain is answered": (
         hosts(HEALTHY, alpha=HostIntent(True, reason="new memory")),
@@ -162,12 +162,12 @@ HOSTS: Rows = {
     "a second drain may change the end, and keeps the reason": (
         hosts(HEALTHY, beta=HostIntent(True, until_at=NOW + 60, reason="new memory")),
         do(orders.drain, "beta"),
-        Does({"beta": HostIntent(True, reason="new memory")}, "beta is drained; it owns 0 vservers"),
+        Does({"beta": HostIntent(True, reason="new memory")}, "beta is drained; it owns no vserver"),
     ),
     "a drain that has ended may be set again": (
         hosts(HEALTHY, beta=HostIntent(True, until_at=NOW - 1, reason="new memory")),
         do(orders.drain, "beta"),
-        Does({"beta": HostIntent(True)}, "beta is drained; it owns 0 vservers"),
+        Does({"beta": HostIntent(True)}, "beta is drained; it owns no vserver"),
     ),
     "an undrain keeps what was vouched": (
         hosts(HEALTHY, alpha=HostIntent(True, until_at=NOW + 60, vouched=40, reason="new memory")),

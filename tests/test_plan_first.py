@@ -28,9 +28,17 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(says={"beta": STOPPED_TREE}, lost=("alpha",), led_at=NOW - 59),
         "hold: alpha, its primary, is waited for",
     ),
-    "... or to report": (
-        view(says={"beta": STOPPED_TREE}, unreported=("alpha",), led_at=NOW - 59),
-        "hold: alpha, its primary, is waited for",
+    "... nor before every live host has said what runs there": (
+        view(says={"alpha": STOPPED_TREE}, unreported=("gamma",)),
+        "hold: gamma has not said yet whether it runs there",
+    ),
+    "... going by the present cluster.yaml": (
+        view(says={"alpha": STOPPED_TREE}, behind=("beta",)),
+        "hold: beta has not said yet whether it runs there",
+    ),
+    "... but a lost host is not waited for": (
+        view(says={"alpha": STOPPED_TREE}, lost=("gamma",), behind=("gamma",)),
+        ("alpha", None, Kind.FIRST),
     ),
     "what has its tree where it may not run is sent elsewhere first": (
         view(says={"alpha": STOPPED_TREE}, drained=("alpha",)),

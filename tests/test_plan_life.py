@@ -253,6 +253,10 @@ CASES: dict[str, tuple[View, Expected]] = {
         view(word=owned(want=Want.IGNORED), says={"beta": BY_HAND, "gamma": BY_HAND, "alpha": RUNNING}),
         ("alpha", None, Kind.FIRST),
     ),
+    "... but not before every live host has said what runs there": (
+        view(word=owned(want=Want.IGNORED), says={"beta": BY_HAND}, behind=("gamma",)),
+        "hold: gamma has not said yet whether it runs there",
+    ),
     "what was ignored and may still run on a lost host is started nowhere": (
         view(word=owned(want=Want.IGNORED), says={"beta": BY_HAND}, lost=("beta",)),
         "hold: it may still run on (alpha|beta)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +12,13 @@ import pytest
 from failover.errors import Refused, Unreachable
 from failover.model import (
     Assignment,
-    Cluster,
     ClusterIntent,
     Event,
     Hold,
-    Host,
     HostIntent,
     Memory,
     Report,
     State,
-    Vserver,
     VserverIntent,
     VserverReport,
     Want,
@@ -29,49 +26,8 @@ from failover.model import (
 )
 from failover.records import HISTORY_MAX
 from failover.store import Change
-from tests.stores import InMemory, InZooKeeper, Stores
+from tests.stores import CLUSTER, FIRST, TAKEN, InMemory, InZooKeeper, Stores, leading
 from tests.wired import OverWires
-from tests.zookeeper_server import ZooKeeperServers
-
-CLUSTER = Cluster(
-    "contract",
-    hosts=frozen_map({"alpha": Host("alpha", "10.0.0.1"), "beta": Host("beta", "10.0.0.2")}),
-    vservers=frozen_map({"web1": Vserver("web1", "alpha", ("beta",))}),
-)
-FIRST = Assignment("web1", "alpha", 1)
-TAKEN = Assignment("web1", "beta", 2)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    servers = ZooKeeperServers(tmp_path_factory.mktemp("zookeeper"))
-    try:
-        servers.start()
-        yield servers.clients[0]
-    finally:
-        servers.close()
-
-
-@pytest.fixture(params=["memory", "wires", pytest.param("zookeeper", marks=pytest.mark.needs("java"))])
-def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
-    made: Stores
-    if request.param == "zookeeper":
-        made = InZooKeeper(request.getfixturevalue("server"))
-    else:
-        made = InMemory() if request.param == "memory" else OverWires()
-    operator = made.fresh("operator")
-    operator.apply(CLUSTER, "cluster: contract\n")
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def leading(stores: Stores, host: str = "beta") -> Any:
-    leader = stores.fresh("leader", host)
-    stores.until(leader.lead)
-    return leader
-
 
 # --- records ----------------------------------------------------------------------------------------------------------
 
@@ -153,6 +109,17 @@ def test_history_is_in_order_and_keeps_the_newest(stores: Stores) -> None:
     assert [event.at for event in kept] == [float(number) for number in range(100, HISTORY_MAX + 100)]
     assert [event.at for event in leader.history(limit=3)] == [1097.0, 1098.0, 1099.0]
     assert len(leader.history(limit=2 * HISTORY_MAX)) == HISTORY_MAX
+
+
+def test_a_cluster_yaml_judged_against_an_older_one_is_refused(stores: Stores) -> None:
+    first, second = stores.fresh("operator"), stores.fresh("operator")
+    judged = first.view().cluster_version
+    second.apply(CLUSTER, "theirs", judged)
+    with pytest.raises(Refused, match=r"another cluster\.yaml was applied meanwhile"):
+        first.apply(CLUSTER, "ours", judged)
+    assert first.cluster_text() == "theirs"
+    assert first.view().cluster_version == judged + 1
+    first.apply(CLUSTER, "whatever stands there")
 
 
 def test_without_cluster_yaml_there_is_no_view(stores: Stores) -> None:
@@ -269,150 +236,6 @@ def test_a_host_that_an_operator_vouches_for_is_taken_over_unless_it_has_written
     assert not leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version),)))
     version = stores.opened[0].view().leases["alpha"].version
     assert leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version),)))
-
-
-# --- leases -----------------------------------------------------------------------------------------------------------
-
-
-def test_every_renewal_has_a_version_and_only_acknowledged_ones_count(stores: Stores) -> None:
-    operator, agent = stores.opened[0], stores.fresh("agent", "alpha")
-    before = operator.view().leases["alpha"].version
-    joined_at = agent.renewed_at
-    assert joined_at is not None, "the lease was written before the mirror was read"
-    for number in range(1, 11):
-        agent.renew(joined_at + number / 1000)
-    stores.until(lambda: agent.renewed_at == joined_at + 0.01)
-    assert operator.view().leases["alpha"].version == before + 10
-    assert operator.view().leases["alpha"].alive
-    stores.cut(agent)
-    agent.renew(joined_at + 5.0)
-    assert agent.renewed_at == joined_at + 0.01
-
-
-def test_a_host_that_is_cut_off_is_seen_to_be_gone(stores: Stores) -> None:
-    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
-    stores.until(lambda: leader.view().leases["alpha"].alive)
-    joined_at = agent.renewed_at
-    for number in range(1, 6):
-        agent.renew(joined_at + number / 1000)
-    stores.until(lambda: agent.renewed_at == joined_at + 0.005)
-    stores.cut(agent)
-    assert not agent.fresh
-    stores.until(lambda: not leader.view().leases["alpha"].alive)
-    known = leader.view().leases["alpha"]
-    assert known.version == stores.opened[0].view().leases["alpha"].version
-    assert known.store_at <= leader.view().now
-
-
-def test_an_agent_that_closes_leaves_its_session_alone(stores: Stores) -> None:
-    agent = stores.fresh("agent", "alpha")
-    agent.close()
-    assert stores.opened[0].view().leases["alpha"].alive
-    stores.gone("alpha")
-
-
-def test_an_agent_that_pauses_lets_its_session_end_and_comes_back_in_another(stores: Stores) -> None:
-    agent = stores.fresh("agent", "alpha")
-    agent.pause()
-    stores.gone("alpha")
-    assert not agent.fresh
-    agent.resume()
-    stores.until(lambda: agent.fresh)
-    assert stores.opened[0].view().leases["alpha"].alive
-
-
-def test_an_agent_that_pauses_shortly_keeps_its_session(stores: Stores) -> None:
-    agent = stores.fresh("agent", "alpha")
-    renewed_at = agent.renewed_at
-    agent.pause()
-    stores.until(lambda: not agent.connected)
-    agent.resume()
-    stores.until(lambda: agent.fresh)
-    assert renewed_at is not None and agent.renewed_at >= renewed_at
-
-
-def test_a_reconnection_in_the_same_session_is_fresh_again(stores: Stores) -> None:
-    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
-    stores.cut(agent)
-    assert leader.commit(Change(assignments=(FIRST,)))
-    stores.mend(agent)
-    stores.until(lambda: agent.fresh)
-    assert agent.told().assignments == {"web1": FIRST}
-
-
-# --- the race of a host that comes back against its takeover ----------------------------------------------------------
-
-
-def test_a_takeover_before_the_return_is_seen_by_who_returns(stores: Stores) -> None:
-    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
-    assert leader.commit(Change(assignments=(FIRST,)))
-    stores.cut(agent)
-    stores.gone("alpha")
-    stores.until(lambda: not leader.view().leases["alpha"].alive)
-    version = leader.view().leases["alpha"].version
-    assert leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
-    stores.mend(agent)
-    stores.until(lambda: agent.fresh)
-    assert agent.told().assignments == {"web1": TAKEN}, "fresh means that the takeover has been seen"
-
-
-def test_a_takeover_in_the_midst_of_the_return_is_seen_by_who_returns(stores: Stores) -> None:
-    leader = leading(stores)
-    told: list[Any] = []
-    armed: list[Change] = []
-
-    def clock() -> float:
-        """The agent looks at it just before it writes its lease: the last moment for a takeover."""
-        if armed:
-            assert leader.commit(armed.pop())
-        return 1.0
-
-    def changed() -> None:
-        if stores.opened[-1].fresh:
-            told.append(stores.opened[-1].told().assignments)
-
-    agent = stores.fresh("agent", "alpha", clock=clock, changed=changed)
-    assert leader.commit(Change(assignments=(FIRST,)))
-    stores.cut(agent)
-    stores.gone("alpha")
-    stores.until(lambda: not leader.view().leases["alpha"].alive)
-    armed.append(Change(assignments=(TAKEN,), leases=(("alpha", leader.view().leases["alpha"].version),)))
-    told.clear()
-    stores.mend(agent)
-    stores.until(lambda: told)
-    assert not armed
-    assert told[0] == {"web1": TAKEN}, "at the first moment of freshness"
-
-
-def test_a_takeover_after_the_return_fails(stores: Stores) -> None:
-    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
-    assert leader.commit(Change(assignments=(FIRST,)))
-    stores.cut(agent)
-    stores.gone("alpha")
-    stores.until(lambda: not leader.view().leases["alpha"].alive)
-    version = leader.view().leases["alpha"].version
-    stores.mend(agent)
-    stores.until(lambda: agent.fresh)
-    assert agent.told().assignments == {"web1": FIRST}
-    assert not leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
-    stores.until(lambda: leader.fresh and leader.view().leases["alpha"].alive)
-    assert leader.view().leases["alpha"].version > version
-
-
-def test_a_takeover_fails_also_if_who_returned_is_gone_again(stores: Stores) -> None:
-    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
-    assert leader.commit(Change(assignments=(FIRST,)))
-    stores.cut(agent)
-    stores.gone("alpha")
-    version = stores.opened[0].view().leases["alpha"].version
-    stores.mend(agent)
-    stores.until(lambda: agent.fresh)
-    stores.cut(agent)
-    stores.gone("alpha")
-    assert not leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
-    stores.until(lambda: leader.fresh)
-    version = leader.view().leases["alpha"].version
-    assert leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
 
 
 # --- without a connection ---------------------------------------------------------------------------------------------

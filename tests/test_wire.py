@@ -148,11 +148,12 @@ HOLD = Hold("web1", "because", "hint")
 
 READ = {
     "a key from a newer failover is ignored": (changed(HOLD, colour="red"), HOLD),
+    "an older format": (changed(HOLD, format=1), HOLD),
     "a key that an older failover did not write has its default": (without(HOLD, "hint"), Hold("web1", "because")),
 }
 
 REFUSED = {
-    "a newer format": (changed(HOLD, format=2), "newer failover"),
+    "a newer format": (changed(HOLD, format=wire.FORMAT + 1), "newer failover"),
     "no format": (without(HOLD, "format"), "not a record of failover"),
     "no JSON": (b"\xff{", "not a record of failover"),
     "a list": (b"[]", "not a record of failover"),

@@ -27,6 +27,7 @@ from failover.model import (
 from failover.plan import plan
 
 NOW = 1000.0
+CLUSTER_VERSION = 3
 HOSTS = ("alpha", "beta", "gamma")
 V1 = Vserver("v1", "alpha", ("beta", "gamma"), ("10.0.0.101/24",))
 
@@ -70,6 +71,7 @@ def view(
     replicas: dict[str, Replica | None] | None = None,
     age: dict[str, float] | None = None,
     unreported: tuple[str, ...] = (),
+    behind: tuple[str, ...] = (),
     vserver: Vserver = V1,
     vouched: tuple[str, ...] = (),
     leaving: tuple[str, ...] = (),
@@ -85,11 +87,12 @@ def view(
     """v1 runs on alpha under epoch 7 with a fresh replica on beta and gamma, unless said otherwise.
 
     `says`: what a host reports of v1. `age`: seconds, per backup, when alpha last reported. `gone_since`: when the
-    lost last renewed.
+    lost last renewed. `behind`: whose report goes by the cluster.yaml before the present one.
     """
     reports = _reports(word, says or {}, replicas or {}, age or {})
     for host in HOSTS:
-        reports[host] = replace(reports[host], leaving=host in leaving, store_at=reported_at)
+        version = CLUSTER_VERSION - (host in behind)
+        reports[host] = replace(reports[host], leaving=host in leaving, store_at=reported_at, cluster_version=version)
     up = up_since or {}
     hosts = _spoken_of(drained, drained_until, vouched, undrained or {})
     return View(
@@ -105,6 +108,7 @@ def view(
         memory=memory or Memory(),
         leader="beta",
         led_at=led_at,
+        cluster_version=CLUSTER_VERSION,
     )
 
 

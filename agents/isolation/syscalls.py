@@ -1,7 +1,7 @@
 """The Linux calls that Python does not offer. Each returns, or raises OSError with the call and the path; no policy.
 
-The only file that uses ctypes. Calls go by number, so one table says what a machine needs; flags bear the kernel's
-names.
+Only this file and agents/nftables.py, for its library, use ctypes. Calls go by number, so one table says what a
+machine needs; flags bear the kernel's names.
 Kernel 5.14 or newer (clone3 into a cgroup, openat2, the new mount calls, cgroup.kill).
 """
 
@@ -64,6 +64,7 @@ _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
 _CLOEXEC = os.O_CLOEXEC
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = _OPEN_TREE_CLONE = 1
 _CLOSE_RANGE_CLOEXEC = 4
+_MCL_CURRENT, _MCL_FUTURE = 1, 2
 _CAPABILITY_VERSION = 0x20080522
 _PIDFD_INFO_EXIT, _PIDFD_INFO_BYTES = 1 << 3, 64
 _PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO_BYTES << 16 | 0xFF << 8 | 11
@@ -71,10 +72,10 @@ _PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO_BYTES << 16 | 0xFF << 8 | 11
 _SINCE_5 = {"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "clone3": 435,
             "close_range": 436, "openat2": 437, "mount_setattr": 442}  # fmt: skip
 _NUMBERS = {
-    "x86_64": {"capset": 126, "personality": 135, "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166,
-               "keyctl": 250, "unshare": 272, "setns": 308},
+    "x86_64": {"capset": 126, "personality": 135, "mlockall": 151, "pivot_root": 155, "prctl": 157, "mount": 165,
+               "umount2": 166, "keyctl": 250, "unshare": 272, "setns": 308},
     "aarch64": {"umount2": 39, "mount": 40, "pivot_root": 41, "capset": 91, "personality": 92, "unshare": 97,
-                "prctl": 167, "keyctl": 219, "setns": 268},
+                "prctl": 167, "keyctl": 219, "mlockall": 230, "setns": 268},
 }  # fmt: skip
 _NUMBER = _SINCE_5 | _NUMBERS.get(platform.machine(), {})
 
@@ -116,6 +117,14 @@ def _call(name: str, *arguments: int | bytes, path: str | None = None, library: 
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}", path)
     return result
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def lock_memory() -> None:
+    """All pages of this process, also future ones, stay in memory. Children are not concerned."""
+    _call("mlockall", _MCL_CURRENT | _MCL_FUTURE)
 
 
 # --- processes and namespaces -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import ipaddress
 import secrets
 import socket
 import sys
+import textwrap
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from failover.ensemble import Server
+    from failover.model import Cluster
 
 HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key.pub")
 
@@ -154,8 +156,8 @@ def _check(options: Namespace) -> None:
     for warning in loaded.warnings:
         print(f"warning: {warning}")
     cluster = loaded.cluster
-    print(f"{path} is fine: {len(cluster.hosts)} hosts, {len(cluster.vservers)} vservers")
-    print(f"timing {cluster.timing}: {PROFILES[cluster.timing].proof()}")
+    print(f"{path} is fine: {_size(cluster)}")
+    print(textwrap.fill(f"timing {cluster.timing}: {PROFILES[cluster.timing].proof()}", 78, subsequent_indent="  "))
 
 
 def _apply(options: Namespace) -> None:
@@ -175,9 +177,15 @@ def _apply(options: Namespace) -> None:
             view = None
         if view is not None:
             refuse_losses(view, loaded.cluster)
-        store.apply(loaded.cluster, text)
+        store.apply(loaded.cluster, text, view.cluster_version if view else None)
         if view is not None:
             give(store, restore(view, loaded.cluster))
     for warning in loaded.warnings:
         print(f"warning: {warning}")
-    print(f"applied: {len(loaded.cluster.hosts)} hosts, {len(loaded.cluster.vservers)} vservers")
+    print(f"applied: {_size(loaded.cluster)}")
+
+
+def _size(cluster: Cluster) -> str:
+    from failover.orders import counted
+
+    return f"{counted(len(cluster.hosts), 'host')}, {counted(len(cluster.vservers), 'vserver')}"

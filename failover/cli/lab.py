@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from failover.cli.arguments import duration
 from failover.errors import Denied
+from failover.timing import PROFILES
 
 if TYPE_CHECKING:
     from failover.lab.lab import Lab
@@ -49,6 +50,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         link.add_argument("ends", nargs=2, metavar=("A", "B"), help="hosts, 'store' or 'clients'")
         link.add_argument("--one-way", action="store_true", help="only from A to B")
     _add_play(command("play", "play stories: on a lab of their own if they have a cluster, else onto the lab"))
+    _add_chaos(command("chaos", "random faults on a lab of their own, and whether all goes well"))
 
 
 def _add_play(play: argparse.ArgumentParser) -> None:
@@ -61,6 +63,16 @@ def _add_play(play: argparse.ArgumentParser) -> None:
         metavar="T",
         help="shorten longer waits, as far as they decide nothing (default 25s)",
     )
+
+
+def _add_chaos(chaos: argparse.ArgumentParser) -> None:
+    chaos.add_argument("--minutes", type=_factor, default=5.0, metavar="N", help="of faults (default: %(default)g)")
+    chaos.add_argument("--seed", type=int, metavar="S", help="from which they are drawn (default: any)")
+    chaos.add_argument("--hosts", type=int, default=3, metavar="N", help="3 to 5 (default: %(default)s)")
+    chaos.add_argument("--timing", choices=sorted(PROFILES), default="normal", help="default: %(default)s")
+    chaos.add_argument("--write", type=Path, metavar="FILE", help="write them as a story, and play nothing")
+    chaos.add_argument("--keep", action="store_true", help="keep the hosts' logs also when all went well")
+    chaos.add_argument("--json", action="store_true", help="the verdict as one JSON object")
 
 
 def _factor(text: str) -> float:
@@ -82,7 +94,7 @@ _ON_A_HOST = {
 
 
 def _run(options: argparse.Namespace) -> int:
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and not getattr(options, "write", None):
         raise Denied("a lab needs root", hint="sudo failover lab …")
     from failover.lab.lab import Lab
 
@@ -93,6 +105,10 @@ def _run(options: argparse.Namespace) -> int:
         from failover.cli.played import play
 
         return play(options)
+    if name == "chaos":
+        from failover.cli.chaos import run
+
+        return run(options)
     lab = Lab(options.name or "lab")
     if name == "up":
         return _up(lab, options)

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from failover.errors import BadInput, Refused
@@ -40,9 +40,9 @@ def _judged(options: argparse.Namespace, stories: Sequence[Opened]) -> int:
     lab = Lab(options.name or f"play-{os.getpid()}")
     if lab.place.directory.exists():
         raise Refused(f"there is a lab {lab.place.name}", hint=f"failover lab down --name {lab.place.name}")
-    say = _to_stderr if options.json else _to_stdout
+    say = say_to(options)
     agreed = True
-    with _interruptible():
+    with interruptible():
         try:
             for number, opened in enumerate(stories, start=1):
                 name = f"{lab.place.name}-{number}"
@@ -68,6 +68,11 @@ def _told(options: argparse.Namespace, opened: Opened, outcome: Outcome, differi
     return agreed
 
 
+def say_to(options: argparse.Namespace) -> Callable[[str], None]:
+    """What is said on the way: where it does not mix with what programs read."""
+    return _to_stderr if options.json else _to_stdout
+
+
 def _to_stdout(text: str) -> None:
     print(text, flush=True)
 
@@ -77,7 +82,7 @@ def _to_stderr(text: str) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """The first signal to end ends the play; the lab is then taken away, however often it is said again."""
 
     def end(number: int, _frame: object) -> None:

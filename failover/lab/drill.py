@@ -6,6 +6,7 @@ converted.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from failover.lab.lab import Lab
 from failover.lab.probe import Probe
 
 ANSWER_WITHIN_S = 60.0
+STEPS = ("detection", "decision", "promotion", "address", "start", "answer")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Takeover:
         """Each step and the seconds since the power was cut."""
         names = ("cut", "noticed", "decided", "promoted", "address", "started", "answered")
         return [(name, getattr(self, name) - self.cut) for name in names]
+
+    def steps(self) -> dict[str, float]:
+        """How long each step took: until the lease was seen to be over, until the leader's word, and so on."""
+        moments = [moment for _, moment in self.timeline()]
+        took = (end - begin for begin, end in itertools.pairwise(moments))
+        return dict(zip(STEPS, took, strict=True))
+
+    @property
+    def beyond_detection(self) -> float:
+        return self.answered - self.noticed
 
 
 def take_over(lab: Lab, probe: Probe, source: str, ask: str) -> Takeover:
@@ -91,4 +103,6 @@ def _events_since(lab: Lab, ask: str, began: float) -> list[dict]:  # type: igno
 
 
 def _running(events: list[dict], host: str) -> dict | None:  # type: ignore[type-arg]
-    return next((event for event in events if event["kind"] == "running" and event["host"] == host), None)
+    """The report of a start that is over: it may have been seen running before its first process was on record."""
+    reports = (event for event in events if event["kind"] == "running" and event["host"] == host)
+    return next((event for event in reports if "started_at" in event["facts"]), None)

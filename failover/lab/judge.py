@@ -8,9 +8,11 @@
 Rule 1: where an outside view and a report differ, the outside view counts for what runs.
 Rule 2: a host that stood still runs what it ran until its guard has had a turn: that long its processes may run beside
         their successor, but they reach nobody. So only what speaks counts in that moment.
-Rule 3: a copy that somebody has started by hand counts once the leader has had its turn about it; what nobody manages
+Rule 3: two that were heard between two looks are a breach unless the watch was late: they may have spoken in turn then.
+        Two that go on speaking are heard in the next look.
+Rule 4: a copy that somebody has started by hand counts once the leader has had its turn about it; what nobody manages
         (it is ignored, or not assigned yet) counts again once somebody does, and that has had its turn.
-Rule 4: an excuse has a beginning and an end: what begins outside of it, or outlasts it, is a breach.
+Rule 5: an excuse has a beginning and an end: what begins outside of it, or outlasts it, is a breach.
 """
 
 from __future__ import annotations
@@ -152,7 +154,7 @@ def violations(vserver: str, sights: Sequence[Sight], now: float, excuses: Excus
     yield from _breaches(
         1, f"{vserver} runs on", [(sight.at, sight.runs) for sight in sights], now, vserver, excuses.two_may_run
     )
-    spoken = [(sight.at, sight.speaks) for sight in sights]
+    spoken = [(sight.at, () if sight.late else sight.speaks) for sight in sights]
     yield from _breaches(2, f"the address of {vserver} is up on", spoken, now, vserver, excuses.two_may_speak)
 
 

@@ -52,17 +52,31 @@ class Logs:
                     steps[found[2]].add((found[1], host))
         return Heard(tuple(sorted(lines)), frozenset(steps["start"]), frozenset(steps["stop"]))
 
+    def errors(self) -> Iterator[str]:
+        """Every error that a daemon has written with its traceback: its last line."""
+        for (host, name), path in self._files.items():
+            traced = False
+            for line in _lines(path, self._began[host, name]):
+                if traced and line[:1] not in ("", " "):
+                    yield f"{host}, {name}.log: {line}"
+                    traced = False
+                traced = traced or line.startswith("Traceback ")
+
 
 def _read(path: Path, offset: int) -> Iterator[tuple[float, str, str]]:
+    for line in _lines(path, offset):
+        found = _LINE.match(line)
+        if found and found[3] in _WORTH:
+            at = time.mktime(time.strptime(found[1], "%Y-%m-%d %H:%M:%S")) + int(found[2]) / 1000
+            yield at, found[3], found[4]
+
+
+def _lines(path: Path, offset: int) -> list[str]:
     if not path.exists():
-        return
+        return []
     with path.open("rb") as file:
         file.seek(offset)
-        for line in file.read().decode("utf-8", "replace").splitlines():
-            found = _LINE.match(line)
-            if found and found[3] in _WORTH:
-                at = time.mktime(time.strptime(found[1], "%Y-%m-%d %H:%M:%S")) + int(found[2]) / 1000
-                yield at, found[3], found[4]
+        return file.read().decode("utf-8", "replace").splitlines()
 
 
 def _length(path: Path) -> int:

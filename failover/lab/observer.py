@@ -31,7 +31,9 @@ class Observer:
         raise NotImplementedError
 
     def start(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # a session of its own: a Ctrl-C at the terminal is not for it
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, start_new_session=True)
         assert self._process.stdout is not None
         if not self._process.stdout.readline():
             raise FailoverError(f"the observer does not start: {' '.join(self._command)}")

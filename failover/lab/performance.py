@@ -13,6 +13,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 from agents.command import CommandFailed
@@ -48,10 +49,12 @@ def perform(
     refuse(opened)
     stage = Stage(opened, lab, cluster, timing(opened.story))
     stage.set_up(say)
-    return _Performance(opened, stage, paced(opened.story, longest_s), say, speed).play()
+    return Performance(opened, stage, paced(opened.story, longest_s), say, speed).play()
 
 
-class _Performance:
+class Performance:
+    """`stage`: set up. Another one than a story's may have other company, and may expect more (chaos_run.py)."""
+
     def __init__(self, opened: Opened, stage: Stage, pace: Pace, say: Say, speed: float) -> None:
         self._story, self._stage, self._pace, self._say, self._speed = opened.story, stage, pace, say, speed
         self._lab = stage.lab
@@ -68,8 +71,7 @@ class _Performance:
 
     def play(self) -> tuple[Outcome, tuple[str, ...]]:
         self._tell_pace()
-        every = [address for addresses in self._stage.addresses.values() for address in addresses]
-        with self._watch, Caller(self._lab, every):
+        with self._watch, self._company():
             self._began, self._began_at = time.monotonic(), time.time()
             events = enumerate(self._story.events or ())
             times = [at / self._speed for at in self._pace.times]
@@ -77,6 +79,14 @@ class _Performance:
             end = self._pace.end_s / self._speed
             time.sleep(max(0.0, self._began + end - time.monotonic()))
             return self._end()
+
+    def _company(self) -> AbstractContextManager[object]:
+        """Whoever is there beside the watch: somebody must call the vservers."""
+        return Caller(self._lab, [address for addresses in self._stage.addresses.values() for address in addresses])
+
+    def _lacks(self) -> tuple[str, ...]:
+        """What else is not yet as it must be at the end, as far as the last status says."""
+        return ()
 
     def _tell_pace(self) -> None:
         took, told = self._pace.duration_s / self._speed, self._story.until_s
@@ -140,12 +150,19 @@ class _Performance:
         rest = self._story.until_s - last - (self._pace.end_s - max(self._pace.times, default=0.0))
         deadline = time.monotonic() + max(0.0, min(GRACE_S, rest))
         while True:
-            self._look()
+            unknown = self._cannot_look()
             outcome = self._outcome()
-            differing = differences(self._story, outcome)
+            differing = (*unknown, *differences(self._story, outcome), *self._lacks())
             if not differing or time.monotonic() > deadline:
                 return outcome, differing
             time.sleep(LOOK_S)
+
+    def _cannot_look(self) -> tuple[str, ...]:
+        try:
+            self._look()
+        except FailoverError as error:
+            return (f"the cluster does not say how it is: {error}",)
+        return ()
 
     def _look(self) -> None:
         """Ask for status and history; while the store is down there is nothing newer than what is known."""

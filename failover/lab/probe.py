@@ -112,7 +112,7 @@ async def _ask(url: str, timeout_s: float) -> None:
     sent, answered = time.monotonic(), None
     try:
         async with asyncio.timeout(timeout_s):
-            what, good = await _answer(url)
+            what, good = await answer(url)
         if good:
             answered = time.monotonic()
     except TimeoutError:
@@ -122,14 +122,15 @@ async def _ask(url: str, timeout_s: float) -> None:
     say({"sent": sent, "answered": answered, "what": what})
 
 
-async def _answer(url: str) -> tuple[str, bool]:
+async def answer(url: str) -> tuple[str, bool]:
+    """What it says, and whether that is good."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
     try:
         if parts.scheme == "tcp":
             return "connected", True
-        host = parts.netloc
-        writer.write(f"GET {parts.path or '/'} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        host, asked = parts.netloc, f"?{parts.query}" if parts.query else ""
+        writer.write(f"GET {parts.path or '/'}{asked} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         head, _, body = (await reader.read()).decode("utf-8", "replace").partition("\r\n\r\n")
         status = head.split(" ", 2)[1] if head.count(" ") else "nothing"
         return f"{status} {body[:_LONGEST]}".strip(), status.isdigit() and int(status) < 500

@@ -21,6 +21,7 @@ from typing import Any
 from agents.supervisor import replace_file
 from failover.config.read import Items, Node, Pairs, Scalar
 from failover.errors import FailoverError
+from failover.lab.identity import SERVERS
 from failover.lab.lab import NETWORK, Lab
 from failover.lab.place import ETC, STORES
 from failover.lab.sample import await_
@@ -36,10 +37,11 @@ Plain = dict[str, Any]
 
 
 class Stage:
-    """`cluster`: a name for it that no story before it had in this lab."""
+    """`cluster`: a name for it that no story before it had in this lab. `apart`: whether the ensemble is; if not it is
+    on the first three hosts, and the lab must be down."""
 
-    def __init__(self, opened: Opened, lab: Lab, cluster: str, timing: str) -> None:
-        self.lab, self._name, self._timing = lab, cluster, timing
+    def __init__(self, opened: Opened, lab: Lab, cluster: str, timing: str, *, apart: bool = True) -> None:
+        self.lab, self._name, self._timing, self._apart = lab, cluster, timing, apart
         self._opened, self._story, self._applied_at = opened, opened.story, 0.0
         clusters = [self._story.cluster, *(e.cluster for e in self._story.events or () if e.cluster is not None)]
         hosts = dict.fromkeys(host for cluster in clusters for host in cluster.hosts)
@@ -59,7 +61,8 @@ class Stage:
         if lab.is_up:
             lab.renew(list(cluster.hosts), json.dumps(self.law(self._opened.law), indent=1))
         else:
-            say(f"a lab of {len(self.hosts)} hosts, and ZooKeeper on three others")
+            where = "three others" if self._apart else "the first three"
+            say(f"a lab of {len(self.hosts)} hosts, and ZooKeeper on {where}")
             self._raise()
         self._build(cluster.vservers.values())
         for host in self.hosts:
@@ -74,7 +77,7 @@ class Stage:
         with TemporaryDirectory() as directory:
             config = Path(directory) / _LAW
             config.write_text(json.dumps(self._framed({"hosts": {host: {} for host in self.hosts}, "vservers": {}})))
-            self.lab.up(config=config, disk=DISK, apart=True)
+            self.lab.up(config=config, disk=DISK, apart=self._apart)
         self._write(_LAW, self.law(self._opened.law))
 
     def _is_on(self, host: str) -> bool:
@@ -102,7 +105,8 @@ class Stage:
         return self._framed(_plain(tree))
 
     def _framed(self, law: Plain) -> Plain:
-        servers = [f"{address}:2181" for address in STORES.values()]
+        carriers = STORES if self._apart else dict(list(self.hosts.items())[:SERVERS])
+        servers = [f"{address}:2181" for address in carriers.values()]
         hosts = {
             host: {**(said or {}), "address": self.hosts[host], "network": {"device": "eth0"}}
             for host, said in law["hosts"].items()
@@ -116,7 +120,7 @@ class Stage:
         return {"timing": self._timing, **law, **store, "hosts": hosts, "vservers": vservers}
 
     def _write(self, file: str, law: Plain) -> None:
-        for host in (*STORES, *self.hosts):
+        for host in (*(STORES if self._apart else ()), *self.hosts):
             replace_file(self.lab.place.host(host) / "etc" / file, json.dumps(law, indent=1))
 
     def _apply(self, file: str) -> None:

@@ -24,6 +24,8 @@ from failover.lab.cgroups import events
 from failover.lab.lab import Lab
 from failover.lab.observer import PERIOD_S, Observer, say
 
+LATE_S = 0.03
+_TOLD_EVERY = 100  # looks
 _ALL_FRAMES = 0x0003
 _RECEIVE_BUFFER_FORCED = 33
 _SOL_PACKET, _IGNORE_OUTGOING, _STATISTICS = 263, 23, 6
@@ -39,10 +41,12 @@ class Sight:
     runs: tuple[str, ...]
     speaks: tuple[str, ...]
     lost: int = 0  # frames that the observer could not read in time, so far
+    late: bool = False  # the look before this one was more than LATE_S ago: two that speak may have done so in turn
 
 
 class WatchAll(Observer):
-    """Several vservers at once, each with its addresses."""
+    """Several vservers at once, each with its addresses. `looks`: how often it has looked; `longest_s`: the longest
+    time between two looks."""
 
     def __init__(self, lab: Lab, vservers: Mapping[str, Sequence[str]]) -> None:
         watched = {
@@ -55,9 +59,13 @@ class WatchAll(Observer):
         words = [sys.executable, "-m", "failover.lab.watch", json.dumps(watched)]
         super().__init__(["nsenter", f"--net={lab.place.switch}", *words])
         self.seen: dict[str, list[Sight]] = {vserver: [] for vserver in vservers}  # only changes
+        self.looks, self.longest_s = 0, 0.0
 
     def see(self, said: dict[str, Any]) -> None:
-        sight = Sight(said["at"], tuple(said["runs"]), tuple(said["speaks"]), said["lost"])
+        if "looks" in said:
+            self.looks, self.longest_s = said["looks"], said["longest_s"]
+            return
+        sight = Sight(said["at"], tuple(said["runs"]), tuple(said["speaks"]), said["lost"], said["late"])
         self.seen[said["vserver"]].append(sight)
 
     def all_seen(self) -> dict[str, list[Sight]]:
@@ -100,20 +108,29 @@ class _Watched:
 
 def _observe(watched: list[_Watched]) -> None:
     frames = _listen()
-    lost = 0
+    lost, looks, longest_s = 0, 0, 0.0
     say({})
-    due = time.monotonic()
+    due = looked_at = time.monotonic()
     while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
         due = max(due + PERIOD_S, time.monotonic())
         spoke = _speakers(frames)
+        since_s, looked_at = time.monotonic() - looked_at, time.monotonic()
         lost += struct.unpack("II", frames.getsockopt(_SOL_PACKET, _STATISTICS, 8))[1]
+        looks, longest_s = looks + 1, max(longest_s, since_s)
         for one in watched:
             speaks = {port for port, address in spoke if address in one.addresses and port in one.groups}
-            runs = [host for host, group in one.groups.items() if _runs(group)]
-            seen = {"vserver": one.vserver, "runs": runs, "speaks": sorted(speaks), "lost": lost}
+            seen = {
+                "vserver": one.vserver,
+                "runs": _runners(one.groups),
+                "speaks": sorted(speaks),
+                "lost": lost,
+                "late": since_s > LATE_S,
+            }
             if seen != one.last:
                 say({"at": time.monotonic(), **seen})
             one.last = seen
+        if looks % _TOLD_EVERY == 0:
+            say({"looks": looks, "longest_s": longest_s})
 
 
 def _listen() -> socket.socket:
@@ -140,6 +157,13 @@ def source_of(frame: bytes) -> bytes | None:
     """The network address from which an Ethernet frame says that it comes."""
     found = _SOURCE.get(int.from_bytes(frame[12:14], "big"))
     return frame[found[0] : found[0] + found[1]] if found else None
+
+
+def _runners(groups: Mapping[str, Path]) -> list[str]:
+    """One after another is looked at, so two are looked at once more: only who was seen before and after the other ran
+    at the same time."""
+    runs = [host for host, group in groups.items() if _runs(group)]
+    return runs if len(runs) < 2 else [host for host in runs if _runs(groups[host])]
 
 
 def _runs(group: Path) -> bool:

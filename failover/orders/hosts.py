@@ -13,6 +13,7 @@ from failover.model import Assignment, HostIntent, MoveWish, Stale, Verdict, Vie
 from failover.orders.order import (
     Awaited,
     Order,
+    counted,
     host_of,
     moving,
     must_be_obeyed,
@@ -87,7 +88,9 @@ def drain(view: View, host: str, *, reason: str = "", until_at: float | None = N
     leaving = owned if alive(view, host) else []  # what a lost host owns is taken over or waits, drained or not
     awaited = tuple(Awaited(word.vserver, word.epoch, lambda word: word.owner != host) for word in leaving)
     wish = frozen_map({host: lambda old: replace(old, drained=True, reason=because, until_at=until_at)})
-    return taken(view, Order(hosts=wish, notice=f"{host} is drained; it owns {len(owned)} vservers", awaited=awaited))
+    return taken(
+        view, Order(hosts=wish, notice=f"{host} is drained; it owns {counted(len(owned), 'vserver')}", awaited=awaited)
+    )
 
 
 def undrain(view: View, host: str) -> Order:

@@ -138,3 +138,8 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     names = {name.casefold(): name for name in sorted(known)}
     close = difflib.get_close_matches(word.casefold(), names, n=1)
     return f"did you mean {names[close[0]]}?" if close else f"known here: {', '.join(names.values())}"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 host, 3 hosts, no host."""
+    return f"{count or 'no'} {noun}{'s' if count > 1 else ''}"

@@ -49,6 +49,7 @@ class Board:
         self.now = view.now
         self.words: dict[str, Assignment] = dict(view.assignments)
         self.again_at = math.inf
+        self.silent = silent(view)
         self.mates = _groups(view.cluster)
         self.apart = _both_ways(view.cluster, "apart_from")
         self.put_off: set[str] = set()  # their start has a host, and waits for a moment
@@ -258,6 +259,16 @@ def wanted(view: View, vserver: Vserver) -> Want:
     """What the operator wants of it: by command, else by cluster.yaml."""
     intent = intent_of(view, vserver.name)
     return Want.IGNORED if intent.removed else intent.want or vserver.want
+
+
+def silent(view: View) -> tuple[str, ...]:
+    """Live hosts that have not said yet what runs on them, going by the present cluster.yaml."""
+    return tuple(host for host in view.cluster.hosts if alive(view, host) and not _has_said(view, host))
+
+
+def _has_said(view: View, host: str) -> bool:
+    report = view.reports.get(host)
+    return report is not None and report.cluster_version in (None, view.cluster_version)
 
 
 def reported(view: View, host: str, vserver: str) -> VserverReport | None:

@@ -97,6 +97,6 @@ def as_written(cluster: Cluster) -> View:
             {host: Report(host, frozen_map(said[host]), frozen_map(copies[host])) for host in cluster.hosts}
         ),
         assignments=frozen_map(
-            {name: Assignment(name, v.primary, 1, want=v.want) for name, v in cluster.vservers.items()}
+            {name: Assignment(name, v.primary, 1, want=v.want, hosts=v.hosts) for name, v in cluster.vservers.items()}
         ),
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from failover.model import Assignment, Hold, Kind, MoveWish, State, Vserver, VserverReport, Want
 from failover.plan import moves, patience
 from failover.plan.board import BOOT_S, Board, alive, reported
-from failover.plan.found import found_on, lives, one_of
+from failover.plan.found import found_on, lives, one_of, unheard
 from failover.plan.placement import preferred
 from failover.plan.starts import waits_for
 from failover.plan.verdicts import judge_move, unfit
@@ -19,6 +19,8 @@ from failover.store import Change
 
 def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
     name = vserver.name
+    if hold := unheard(board, name):
+        return hold
     running = [host for host in board.view.reports if lives(reported(board.view, host, name))]
     new = Assignment(name, "", 0, want=want, owner_epoch=1, owned_at=board.now)
     if running:
@@ -34,8 +36,7 @@ def first(board: Board, vserver: Vserver, want: Want) -> Change | Hold:
         return assign(board, replace(new, owner=vserver.primary), "first start: its primary")
     able = preferred(board, vserver, [host for host in having if not reasons[host]])
     booting_at = board.view.led_at + BOOT_S
-    here = alive(board.view, vserver.primary) and vserver.primary in board.view.reports
-    if able and not here and board.now < booting_at:
+    if able and not alive(board.view, vserver.primary) and board.now < booting_at:
         board.later(booting_at)
         return Hold(name, f"{vserver.primary}, its primary, is waited for: it may be slow to boot")
     if not able and (others := [host for host in vserver.hosts if not reasons[host]]):

@@ -5,7 +5,8 @@ Rule 1: an agent does not kill a copy that a person started by hand under the ve
 Rule 2: an owner that lives is never overruled: it lets go first (`unshipped`), and then the copy is adopted.
 Rule 3: of several copies one goes on: two humans may have helped, and nothing may run twice.
 Rule 4: what was not started under a word is held by no lease until its host has obeyed one (`unheld`).
-Rule 5: what is ignored is held by no lease. So a lost host on which it may still run must prove more than a lost lease.
+Rule 5: who was given nothing yet, or nothing any more, may run anywhere: every live host is heard first (`unheard`).
+Rule 6: what is ignored is held by no lease. So a lost host on which it may still run must prove more than a lost lease.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def where_nobody_put_it(board: Board, vserver: Vserver, word: Assignment) -> Cha
 def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | Hold:
     """It was ignored: it is adopted where it runs, else it belongs to its owner as before. `word` has the new want."""
     view, name = board.view, vserver.name
+    if waiting := unheard(board, name):
+        return waiting
     running = [host for host in view.reports if lives(reported(view, host, name))]
     gone = [host for host in running if not alive(view, host) and not vouched(view, host)]
     last = reported(view, word.owner, name)
@@ -70,6 +73,15 @@ def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | 
         kept = replace(kept, owner_epoch=word.epoch + 1)
         return assign(board, kept, found_on(copy, running))
     return assign(board, word, f"wanted {word.want}")
+
+
+def unheard(board: Board, name: str) -> Hold | None:
+    """A live host that has not said yet whether it runs there; None when all have."""
+    if not board.silent:
+        return None
+    host = board.silent[0]
+    hint = f"it does so within a second; if not, see what failover-agent writes on {host}"
+    return Hold(name, f"{host} has not said yet whether it runs there", hint)
 
 
 def one_of(board: Board, vserver: Vserver, running: list[str]) -> str | None:

@@ -8,12 +8,13 @@ Rule 3: every vserver has just written when a fault begins: what a replica lacks
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 from failover.errors import BadInput
 from failover.model import Cluster, Want
+from failover.stories.drawing import Fault, Said, crash, ends_s, healed, lasting, link, once, some_seconds
 from failover.stories.events import Event, Names, read_event
 from failover.stories.outcome import Outcome
 
@@ -22,9 +23,6 @@ QUIET_BEFORE_S = 60.0
 QUIET_AFTER_S = 600.0
 _TWO_AT_ONCE = 0.25  # the share of faults that begin while another one lasts
 _APART_S = 60.0  # between the end of one fault and the beginning of the next, or of the next of the same host
-
-Said = tuple[float, str]  # after how many seconds, the event
-Drawn = Callable[[random.Random, Cluster], tuple[Said, ...]]
 
 
 def draw(cluster: Cluster, seed: int, until_s: float) -> tuple[Event, ...]:
@@ -42,12 +40,12 @@ def draw(cluster: Cluster, seed: int, until_s: float) -> tuple[Event, ...]:
         said = _FAULTS[kind].draw(chance, cluster)
         subjects = _subjects(cluster, said)
         at_s = round(max(begins_s, *(busy[subject] for subject in (subjects if beside else busy))), 1)
-        ends_s = at_s + max((_end(after_s, text) for after_s, text in said), default=0.0)
-        if not said or ends_s > last_s:
+        over_s = at_s + ends_s(said)
+        if not said or over_s > last_s:
             continue
         writes = [(0.0, f"write {vserver} {chance.randint(1, 64)}M") for vserver in sorted(cluster.vservers)]
         events += [read_event(text, round(at_s + after_s, 1), names).event for after_s, text in (*writes, *said)]
-        busy |= dict.fromkeys(subjects, ends_s + _APART_S)
+        busy |= dict.fromkeys(subjects, over_s + _APART_S)
     return tuple(sorted(events, key=lambda event: event.at_s))
 
 
@@ -65,84 +63,33 @@ def _subjects(cluster: Cluster, said: Sequence[Said]) -> set[str]:
     return named or {""}
 
 
-def _end(after_s: float, text: str) -> float:
-    last = text.rpartition(" ")[2]
-    return after_s + (float(last[:-1]) if last[:-1].replace(".", "").isdigit() and last.endswith("s") else 0.0)
-
-
 # --- the faults -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Fault:
-    weight: int
-    draw: Drawn
-
-
-def _host(chance: random.Random, cluster: Cluster) -> str:
-    return chance.choice(sorted(cluster.hosts))
-
-
-def _seconds(chance: random.Random, least: float, most: float) -> float:
-    """Short ones are as likely as long ones: drawn by their magnitude."""
-    return round(float(least * (most / least) ** chance.random()), 1)
-
-
-def _healed(begin: str, end: str, least_s: float, most_s: float) -> Drawn:
-    """A fault of one host or of the store that lasts until it is healed."""
-
-    def drawn(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
-        host = _host(chance, cluster)
-        return (0.0, begin.format(host)), (_seconds(chance, least_s, most_s), end.format(host))
-
-    return drawn
-
-
-def _lasting(text: str, least_s: float, most_s: float) -> Drawn:
-    """A fault that ends by itself."""
-    return lambda chance, cluster: ((0.0, text.format(_host(chance, cluster), _seconds(chance, least_s, most_s))),)
-
-
-def _once(text: str) -> Drawn:
-    return lambda chance, cluster: ((0.0, text.format(_host(chance, cluster))),)
-
-
-def _link(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
-    """A link to the store or to another host, one way or both."""
-    host = _host(chance, cluster)
-    other = chance.choice(["store", "store", *sorted(set(cluster.hosts) - {host})])
-    ends = chance.choice([f"{host} {other}", f"{host} -> {other}", f"{other} -> {host}"])
-    return (0.0, f"cut {ends}"), (_seconds(chance, 2, 300), f"mend {ends}")
-
-
-def _crash(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
-    return ((0.0, f"crash {chance.choice(sorted(cluster.vservers))}"),) if cluster.vservers else ()
 
 
 def _ailing(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
     checked = sorted(name for name, vserver in cluster.vservers.items() if vserver.checks)
-    length_s = _seconds(chance, 10, 300)
+    length_s = some_seconds(chance, 10, 300)
     return ((0.0, f"check-fails {chance.choice(checked)} {length_s}s"),) if checked else ()
 
 
 _FAULTS: Mapping[str, Fault] = {
-    "power cut": Fault(5, _healed("power-off {}", "power-on {}", 20, 600)),
-    "isolation": Fault(5, _healed("isolate {}", "join {}", 2, 600)),
-    "link": Fault(5, _link),
-    "stall": Fault(3, _lasting("stall {} {}s", 0.5, 60)),
-    "orderly shutdown": Fault(2, _healed("shutdown {}", "power-on {}", 120, 600)),
-    "reboot": Fault(2, _once("reboot {}")),
-    "store outage": Fault(2, _healed("store-down", "store-up", 2, 300)),
-    "restart of the store": Fault(1, _once("store-restart")),
-    "agent hangs": Fault(2, _lasting("agent-hang {} {}s", 1, 60)),
-    "agent dies": Fault(1, _once("agent-restart {}")),
-    "agent is away": Fault(1, _healed("agent-stop {}", "agent-start {}", 5, 300)),
-    "guard hangs": Fault(1, _lasting("guard-hang {} {}s", 0.5, 30)),
-    "guard dies": Fault(1, _once("guard-stop {}")),
-    "leader hangs": Fault(2, _lasting("leader-hang {1}s", 1, 60)),
-    "leader dies": Fault(2, _once("leader-stop")),
-    "full disk": Fault(1, _healed("disk-full {}", "disk-free {}", 30, 600)),
-    "crash": Fault(3, _crash),
+    "power cut": Fault(5, healed("power-off {}", "power-on {}", 20, 600)),
+    "isolation": Fault(5, healed("isolate {}", "join {}", 2, 600)),
+    "link": Fault(5, link(2, 300, "store", "store")),
+    "stall": Fault(3, lasting("stall {} {}s", 0.5, 60)),
+    "orderly shutdown": Fault(2, healed("shutdown {}", "power-on {}", 120, 600)),
+    "reboot": Fault(2, once("reboot {}")),
+    "store outage": Fault(2, healed("store-down", "store-up", 2, 300)),
+    "restart of the store": Fault(1, once("store-restart")),
+    "agent hangs": Fault(2, lasting("agent-hang {} {}s", 1, 60)),
+    "agent dies": Fault(1, once("agent-restart {}")),
+    "agent is away": Fault(1, healed("agent-stop {}", "agent-start {}", 5, 300)),
+    "guard hangs": Fault(1, lasting("guard-hang {} {}s", 0.5, 30)),
+    "guard dies": Fault(1, once("guard-stop {}")),
+    "leader hangs": Fault(2, lasting("leader-hang {1}s", 1, 60)),
+    "leader dies": Fault(2, once("leader-stop")),
+    "full disk": Fault(1, healed("disk-full {}", "disk-free {}", 30, 600)),
+    "crash": Fault(3, crash),
     "check": Fault(2, _ailing),
 }
 

@@ -75,7 +75,7 @@ def _obey(scene: Scene, event: Event) -> str:
 def _apply(scene: Scene, store: MemoryStore, cluster: Cluster) -> str:
     view = store.view()
     orders.refuse_losses(view, cluster)
-    store.apply(cluster, "")
+    store.apply(cluster, "", view.cluster_version)
     scene.cluster = cluster
     return _give(scene, store, orders.restore(view, cluster))
 

@@ -33,7 +33,7 @@ from failover.model import (
 from failover.records import DIRECTORIES, FILES, HISTORY_MAX, Node, Role
 from failover.simulate.line import Direct, Line
 from failover.simulate.znodes import World, aged
-from failover.store import Change, Store
+from failover.store import Change, Rest, Store
 from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set, Write
 
@@ -78,6 +78,7 @@ class MemoryStore(Store):
         self._told: tuple[Mapping[str, Node], Told] | None = None
         self._lease_version: int | None = None  # what the next renewal will find; None: not known
         self._renewed_at: float | None = None
+        self._rest, self._claim_number = Rest(), 0
         self._report: Report | None = None  # the newest, while it is not acknowledged
         self._reporting = False
         self._epoch: int | None = None
@@ -266,25 +267,56 @@ class MemoryStore(Store):
         elif not done:
             self._line.after(_AGAIN_S, partial(self._unless_void, self._link, self._begin))
         else:
-            self._lease_version = version
-            self._renewed_at = max(sent_at, self._renewed_at or sent_at)
+            self._lease_version = self._claim_number = version
+            self._renewed_at, self._rest = max(sent_at, self._renewed_at or sent_at), Rest()
             self._ask(self._all, self._read)
 
     def renew(self, now: float) -> None:
+        if not self._rest.epoch:
+            self._write_lease(0, partial(self._renewed, now))
+
+    def rest_on(self, epoch: int) -> None:
+        before, self._rest = self._rest, Rest(epoch, settled=False)
+        if before.epoch or not self._write_lease(epoch, partial(self._rests, epoch)):
+            self._rest = before
+
+    def _write_lease(self, granted: int, then: Callable[[bool | None], None]) -> bool:
+        """Whether it was begun: the lease is claimed as soon as there is a connection, and not written before."""
         if not self._connected or self.session is None or self._lease_version is None:
-            return  # the lease is written as soon as there is a connection
+            return False
         version, self._lease_version = self._lease_version, self._lease_version + 1
-        record = Set(f"leases/{self._host}", wire.encode(wire.LeaseRecord(self.session)), version)
-        self._ask(partial(self._world.write, self.session, record), partial(self._renewed, now))
+        record = wire.encode(wire.LeaseRecord(self.session, granted, self._claim_number))
+        self._ask(partial(self._world.write, self.session, Set(f"leases/{self._host}", record, version)), then)
+        return True
 
     def _renewed(self, sent_at: float, done: bool | None) -> None:
+        if done:
+            self._renewed_at = max(sent_at, self._renewed_at or sent_at)
+        self._settle(done)
+
+    def _rests(self, epoch: int, done: bool | None) -> None:
+        if done:
+            self._renewed_at, self._rest = None, Rest(epoch)
+        self._settle(done)
+
+    def _settle(self, done: bool | None) -> None:
         if done is None:
             self.cut()
-        elif done:
-            self._renewed_at = max(sent_at, self._renewed_at or sent_at)
-        else:
-            self._lease_version, self._fresh = None, False
+        elif not done:
+            self.claim_anew()
+
+    def claim_anew(self) -> None:
+        self._lease_version, self._fresh = None, False
+        if self._connected:
             self._begin()
+
+    @property
+    def rest(self) -> Rest:
+        return self._rest
+
+    @property
+    def claim(self) -> int:
+        return self._claim_number
 
     def pause(self) -> None:
         self._paused = True
@@ -336,8 +368,9 @@ class MemoryStore(Store):
         past = self._world.past
         return tuple(wire.decode(Event, past[path].data, where=path) for path in sorted(past)[-limit:])
 
-    def apply(self, cluster: Cluster, text: str) -> None:
-        self._write(Set("cluster", wire.encode(wire.Applied(cluster, text))))
+    def apply(self, cluster: Cluster, text: str, version: int | None = None) -> None:
+        if not self._write(writes.apply(cluster, text, version)):
+            raise writes.overtaken()
 
     def cluster_text(self) -> str:
         return records.applied(self._need()).text

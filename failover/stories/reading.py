@@ -49,14 +49,17 @@ def load(path: Path) -> Story:
 
 def open_story(path: Path) -> Opened | None:
     """As `load`, with its places; None when it is no story with a cluster of its own. Raises BadConfig."""
-    text = _text_of(path)
-    tree = read(text, str(path))
+    return open_text(_text_of(path), str(path))
+
+
+def open_text(text: str, where: str) -> Opened | None:
+    tree = read(text, where)
     if _is_cluster(tree) or "cluster" not in _keys(tree):
         return None
-    reader = _Reader.of(text, str(path))
+    reader = _Reader.of(text, where)
     law = reader.law
     story = reader.story()
-    return Opened(story, str(path), law, reader.laws, tuple(reader.happens), reader.found.places)
+    return Opened(story, where, law, reader.laws, tuple(reader.happens), reader.found.places)
 
 
 def load_events(path: Path) -> tuple[Event, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from failover.records import DIRECTORIES, FILES, Node, Role
 from failover.zookeeper.client import Client
 
-_BARE = ("alive", "leases")  # of these only the facts are of interest
+_UNWATCHED = ("alive", "leases")  # of what is in these: rule 3, and of `alive` only the facts are of interest
 
 
 class Mirror:
@@ -47,13 +47,13 @@ class Mirror:
         """Records, and directories in which something came or went."""
         paths = {path.removeprefix(self._root) for path in paths}
         directories = paths & set(DIRECTORIES[self._role])
-        records = {path for path in paths - directories if not path.startswith(tuple(f"{d}/" for d in _BARE))}
+        records = {path for path in paths - directories if not path.startswith(tuple(f"{d}/" for d in _UNWATCHED))}
         inside = self._read_inside(directories)
         read = inside | self._read(records)
         if "alive" in directories:
-            read |= self._facts(self._leases_in_doubt(inside))
+            read |= self._read(self._leases_in_doubt(inside), watch=False)
         spoken_of = {path.rpartition("/")[2] for path in records if path.startswith("intent/hosts/")}
-        read |= self._facts(f"leases/{host}" for host in spoken_of)
+        read |= self._read((f"leases/{host}" for host in spoken_of), watch=False)
         with self._lock:
             for path in [p for p in self._nodes if p.rpartition("/")[0] in directories and p not in read]:
                 del self._nodes[path]
@@ -79,8 +79,9 @@ class Mirror:
         listed = self._client.names(watched, watch=watch)
         listed |= self._client.names(self._root + directory for directory in directories & {"leases"})
         found = {f"{path.removeprefix(self._root)}/{name}" for path, names in listed.items() for name in names}
-        bare = {path for path in found if path.rpartition("/")[0] in _BARE}
-        return self._read(found - bare, watch=watch) | self._facts(bare)
+        alive, leases = ({path for path in found if path.startswith(f"{kind}/")} for kind in _UNWATCHED)
+        read = self._read(found - alive - leases, watch=watch)
+        return read | self._read(leases, watch=False) | self._facts(alive)
 
     def _read(self, paths: Iterable[str], *, watch: bool = True) -> dict[str, Node | None]:
         return self._relative(self._client.read((self._root + path for path in paths), watch=watch))

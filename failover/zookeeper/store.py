@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from failover import records, wire, writes
-from failover.errors import BadInput, FailoverError, Refused, Unreachable
+from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import (
     Cluster,
     ClusterIntent,
@@ -38,17 +38,17 @@ from failover.model import (
     VserverIntent,
 )  # fmt: skip
 from failover.records import HISTORY_MAX, Node, Role
-from failover.store import Change, Store
+from failover.store import Change, Rest, Store
 from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set
 from failover.zookeeper import session as saved
-from failover.zookeeper.client import Client, Link, boot_time
+from failover.zookeeper.client import Client, Link, Session, boot_time
+from failover.zookeeper.lease import HostLease
 from failover.zookeeper.mirror import Mirror
 from failover.zookeeper.protect import protect
 
 ROOT = "/failover"
 COMMAND_S = 5.0  # what a command waits for ZooKeeper
-RECORD_MAX = 1_000_000  # ZooKeeper takes 1 MiB per request
 WISH_TRIES = 50
 
 _log = logging.getLogger("failover.zookeeper")
@@ -83,9 +83,6 @@ class ZooKeeperStore(Store):
         self._link = 0  # counts the changes of the link: what was begun under another one is void
         self._sessions = 0  # counts the sessions that are over
         self._ahead_s: float | None = None  # the store's clock, less our monotonic one
-        self._lease_version: int | None = None  # what the next renewal will find; None: not known
-        self._renewed_at: float | None = None
-        self._waiting_since: float | None = None  # the oldest renewal that has no answer
         self._report: bytes | None = None  # the newest, while it is not acknowledged
         self._reporting = False
         self._epoch: int | None = None
@@ -100,6 +97,18 @@ class ZooKeeperStore(Store):
             resume=saved.load(self._session_file, cluster_name, servers) if self._session_file else None,
         )
         self._mirror = Mirror(self._client, self._root, role)
+        self._lease: HostLease | None = None
+        if role == "agent":
+            self._lease = HostLease(
+                self._client,
+                self._root,
+                host or "",
+                timing,
+                clock=clock,
+                claimed=self._session_claimed,
+                saw=self._saw,
+                doubt=self._doubt,
+            )
         self._worker = threading.Thread(target=self._work, name="store", daemon=True)
         self._worker.start()
         self._client.start()
@@ -142,11 +151,12 @@ class ZooKeeperStore(Store):
                 return
             self._link += 1
             self._connected, self._read = link is Link.CONNECTED, False
-            self._lease_version = self._waiting_since = None
             self._reporting = False
             if link is Link.EXPIRED:
                 self._sessions += 1
-                self._renewed_at = self._epoch = None
+                self._epoch = None
+        if self._lease is not None:
+            self._lease.link_changed(expired=link is Link.EXPIRED)
         _log.log(logging.INFO if link is Link.CONNECTED else logging.WARNING, "ZooKeeper: %s", link.value)
         if link is Link.CONNECTED:
             self._todo.put(_READ_ALL)
@@ -206,7 +216,8 @@ class ZooKeeperStore(Store):
         protect(self._client, ROOT, self._root)
         if self._role == "agent":
             self._client.make(self._path(f"reports/{self._host}"))
-            self._claim(link)
+        if self._lease is not None:
+            self._lease.claim(self._over)
         nodes = self._mirror.read_all()
         with self._lock:
             if link != self._link:
@@ -215,6 +226,10 @@ class ZooKeeperStore(Store):
             self._read, self._trouble = True, None
         self._send_report()
 
+    def _session_claimed(self, session: Session) -> None:
+        if self._session_file:
+            saved.save(self._session_file, session, self._cluster_name, self._servers)
+
     def _be_troubled(self, error: FailoverError) -> None:
         with self._lock:
             news = str(error) != str(self._trouble)
@@ -222,48 +237,6 @@ class ZooKeeperStore(Store):
         if news and self._connected:
             _log.error("%s", error)
             self._tell()
-
-    def _claim(self, link: int) -> None:
-        """Write the lease record, and make `alive` with it if this session has none (rule 2)."""
-        with self._lock:
-            self._lease_version = None  # no renewal comes in between
-        session = self._client.session
-        if session is None:
-            raise Unreachable("the connection to ZooKeeper is lost")
-        lease, alive = self._path(f"leases/{self._host}"), self._path(f"alive/{self._host}")
-        found = self._client.facts((alive, lease))
-        holder = found[alive]
-        if holder is not None and holder.session != session.number:
-            self._wait_for_silence(lease)
-            found = self._client.facts((alive, lease))
-            holder = found[alive]
-        before = found[lease]
-        claim = writes.claim(
-            self._host or "", session.number, before.version if before else None, holder.session if holder else None
-        )
-        sent_at = self._clock()
-        written = self._client.write(self._root, *claim)
-        if written is None:
-            raise Refused(f"the lease of {self._host} was changed by somebody else meanwhile")
-        if self._session_file:
-            saved.save(self._session_file, session, self._cluster_name, self._servers)
-        for at in written:
-            self._saw(at)
-        with self._lock:
-            if link == self._link:
-                self._lease_version = before.version + 1 if before else 0
-                self._renewed_at = max(sent_at, self._renewed_at or sent_at)
-
-    def _wait_for_silence(self, lease: str) -> None:
-        """Another session has our host's name: an older one of ours, which is silent, or a second agent's."""
-        before = self._client.facts((lease,))[lease]
-        self._over.wait(1.5 * self._timing.renew_s)
-        if self._client.facts((lease,))[lease] != before:
-            raise Refused(
-                f"another agent calls itself {self._host} and renews its lease",
-                hint="stop one of the two: a host's name may be used once",
-            )
-        _log.info("an older session of %s is replaced", self._host)
 
     # --- everyone -----------------------------------------------------------------------------------------------------
 
@@ -301,13 +274,12 @@ class ZooKeeperStore(Store):
 
     # --- the operator -------------------------------------------------------------------------------------------------
 
-    def apply(self, cluster: Cluster, text: str) -> None:
+    def apply(self, cluster: Cluster, text: str, version: int | None = None) -> None:
         self._need()
-        data = wire.encode(wire.Applied(cluster, text))
-        if len(data) > RECORD_MAX:
-            raise BadInput(f"cluster.yaml is too large for ZooKeeper ({len(data)} bytes, {RECORD_MAX} are the limit)")
+        write = writes.apply(cluster, text, version)
         protect(self._client, ROOT, self._root)
-        self._client.write(self._root, Set("cluster", data))
+        if self._client.write(self._root, write) is None:
+            raise writes.overtaken()
 
     def cluster_text(self) -> str:
         self._need()
@@ -343,38 +315,27 @@ class ZooKeeperStore(Store):
         return records.told(self._read_nodes(), self._host or "")
 
     def renew(self, now: float) -> None:
-        with self._lock:
-            if not self._connected or self._lease_version is None:
-                return  # the lease is written as soon as there is a connection
-            patience_s = 0.4 * self._timing.lease_s
-            if self._waiting_since is not None and now - self._waiting_since > patience_s:
-                _log.warning(
-                    "ZooKeeper has not answered for %.2f s: another server is tried", now - self._waiting_since
-                )
-                self._waiting_since = None
-                self._client.drop()
-                return
-            if self._waiting_since is None:
-                self._waiting_since = now
-            version, self._lease_version = self._lease_version, self._lease_version + 1
-            session = self._client.session
-            record = wire.encode(wire.LeaseRecord(session.number if session else 0))
-            answered = partial(self._renewed, now, self._link)
-            self._client.begin(self._path(f"leases/{self._host}"), record, version, answered)
+        if self._connected and self._lease is not None:
+            self._lease.renew(now)
 
-    def _renewed(self, sent_at: float, link: int, at: float | None, conflict: bool) -> None:
+    def rest_on(self, epoch: int) -> None:
+        if self._connected and self._lease is not None:
+            self._lease.rest_on(epoch)
+
+    @property
+    def rest(self) -> Rest:
+        return self._lease.rest if self._lease else Rest()
+
+    @property
+    def claim(self) -> int:
+        return self._lease.claim_number if self._lease else 0
+
+    def claim_anew(self) -> None:
+        self._doubt()
+
+    def _doubt(self) -> None:
         with self._lock:
-            if link != self._link:
-                return
-            self._waiting_since = None
-            if at is not None:
-                self._renewed_at = max(sent_at, self._renewed_at or sent_at)
-                self._saw(at)
-                return
-            self._lease_version = None
             self._read = False
-        if conflict:
-            _log.error("somebody else has written the lease of %s: are there two agents of that name?", self._host)
         self._todo.put(_READ_ALL)
         self._tell()
 
@@ -386,7 +347,7 @@ class ZooKeeperStore(Store):
 
     @property
     def renewed_at(self) -> float | None:
-        return self._renewed_at
+        return self._lease.renewed_at if self._lease else None
 
     def report(self, report: Report) -> None:
         with self._lock:

@@ -1,9 +1,10 @@
-"""What probe and watch make of what they see: pure."""
+"""What probe, watch and drill make of what they see: pure."""
 
 from __future__ import annotations
 
 import pytest
 
+from failover.lab.drill import STEPS, Takeover
 from failover.lab.probe import Sample, outages
 from failover.lab.watch import source_of
 
@@ -34,3 +35,10 @@ def test_outages(answers: tuple[float | None, ...], expected: list[tuple[float, 
 )
 def test_the_source_of_a_frame(frame: bytes, source: bytes | None) -> None:
     assert source_of(frame) == source
+
+
+def test_the_steps_of_a_takeover_are_all_of_it() -> None:
+    taken = Takeover("hostA", "hostB", 10.0, 12.0, 12.125, 12.25, 12.5, 12.75, 13.5)
+    assert taken.steps() == dict(zip(STEPS, (2.0, 0.125, 0.125, 0.25, 0.25, 0.75), strict=True))
+    assert sum(taken.steps().values()) == taken.seconds
+    assert taken.beyond_detection == taken.seconds - taken.steps()["detection"]

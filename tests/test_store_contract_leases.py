@@ -1,0 +1,216 @@
+"""What failover/store.py promises of leases, kept by the store in memory and by a real ZooKeeper alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from failover.model import (
+    Report,
+)
+from failover.store import Change, Rest
+from tests.stores import FIRST, TAKEN, Stores, leading, lease_of
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_renewal_has_a_version_and_only_acknowledged_ones_count(stores: Stores) -> None:
+    operator, agent = stores.opened[0], stores.fresh("agent", "alpha")
+    before = operator.view().leases["alpha"].version
+    joined_at = agent.renewed_at
+    assert joined_at is not None, "the lease was written before the mirror was read"
+    for number in range(1, 11):
+        agent.renew(joined_at + number / 1000)
+    stores.until(lambda: agent.renewed_at == joined_at + 0.01)
+    assert operator.view().leases["alpha"].version == before + 10
+    assert operator.view().leases["alpha"].alive
+    stores.cut(agent)
+    agent.renew(joined_at + 5.0)
+    assert agent.renewed_at == joined_at + 0.01
+
+
+def test_a_claim_has_a_number_that_renewals_keep_and_another_claim_changes(stores: Stores) -> None:
+    agent = stores.fresh("agent", "alpha")
+    first = lease_of(stores, "alpha")
+    assert first.claim == agent.claim == first.version
+    agent.renew(agent.renewed_at + 1)
+    stores.until(lambda: lease_of(stores, "alpha").version > first.version)
+    assert lease_of(stores, "alpha").claim == agent.claim == first.claim
+    agent.claim_anew()
+    stores.until(lambda: agent.fresh)
+    assert lease_of(stores, "alpha").claim == agent.claim > first.claim
+
+
+def test_a_lease_that_rests_on_grants_is_not_renewed_and_proves_no_session(stores: Stores) -> None:
+    agent = stores.fresh("agent", "alpha")
+    assert agent.rest == Rest()
+    agent.rest_on(3)
+    stores.until(lambda: agent.rest == Rest(3))
+    assert agent.renewed_at is None
+    resting = lease_of(stores, "alpha")
+    assert (resting.granted, resting.alive, resting.claim) == (3, True, agent.claim)
+    agent.renew(1e9)
+    agent.rest_on(4)
+    agent.report(Report("alpha", version="a later write"))
+    stores.until(lambda: "alpha" in stores.opened[0].view().reports)
+    assert lease_of(stores, "alpha") == resting
+    agent.claim_anew()
+    stores.until(lambda: agent.fresh)
+    assert (agent.rest, lease_of(stores, "alpha").granted) == (Rest(), 0)
+    assert agent.renewed_at is not None
+
+
+def test_a_connection_that_is_lost_changes_nothing_in_what_the_lease_rests_on_before_the_next_claim(
+    stores: Stores,
+) -> None:
+    agent = stores.fresh("agent", "alpha")
+    agent.rest_on(3)
+    stores.cut(agent)
+    assert agent.rest.epoch == 3, "settled or not: the answer may be lost"
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    assert (agent.rest, lease_of(stores, "alpha").granted) == (Rest(), 0)
+
+
+def test_whose_grants_are_over_is_taken_over_while_its_session_lives_unless_it_has_claimed_anew(stores: Stores) -> None:
+    leader, agent = leading(stores), stores.fresh("agent", "alpha")
+    assert leader.commit(Change(assignments=(FIRST,)))
+    agent.rest_on(1)
+    stores.until(lambda: agent.rest == Rest(1))
+    version = lease_of(stores, "alpha").version
+    agent.claim_anew()
+    stores.until(lambda: agent.fresh)
+    assert not leader.commit(Change(assignments=(TAKEN,), granted=(("alpha", version),)))
+    agent.rest_on(1)
+    stores.until(lambda: agent.rest == Rest(1))
+    version = lease_of(stores, "alpha").version
+    stores.until(lambda: leader.fresh)
+    assert leader.commit(Change(assignments=(TAKEN,), granted=(("alpha", version),)))
+    agent.claim_anew()
+    stores.until(lambda: agent.fresh)
+    assert agent.told().assignments["web1"].owner == "beta"
+
+
+def test_a_host_that_is_cut_off_is_seen_to_be_gone(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    stores.until(lambda: leader.view().leases["alpha"].alive)
+    joined_at = agent.renewed_at
+    for number in range(1, 6):
+        agent.renew(joined_at + number / 1000)
+    stores.until(lambda: agent.renewed_at == joined_at + 0.005)
+    stores.cut(agent)
+    assert not agent.fresh
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    known = leader.view().leases["alpha"]
+    assert known.version == stores.opened[0].view().leases["alpha"].version
+    assert known.store_at <= leader.view().now
+
+
+def test_an_agent_that_closes_leaves_its_session_alone(stores: Stores) -> None:
+    agent = stores.fresh("agent", "alpha")
+    agent.close()
+    assert stores.opened[0].view().leases["alpha"].alive
+    stores.gone("alpha")
+
+
+def test_an_agent_that_pauses_lets_its_session_end_and_comes_back_in_another(stores: Stores) -> None:
+    agent = stores.fresh("agent", "alpha")
+    agent.pause()
+    stores.gone("alpha")
+    assert not agent.fresh
+    agent.resume()
+    stores.until(lambda: agent.fresh)
+    assert stores.opened[0].view().leases["alpha"].alive
+
+
+def test_an_agent_that_pauses_shortly_keeps_its_session(stores: Stores) -> None:
+    agent = stores.fresh("agent", "alpha")
+    renewed_at = agent.renewed_at
+    agent.pause()
+    stores.until(lambda: not agent.connected)
+    agent.resume()
+    stores.until(lambda: agent.fresh)
+    assert renewed_at is not None and agent.renewed_at >= renewed_at
+
+
+def test_a_reconnection_in_the_same_session_is_fresh_again(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    stores.cut(agent)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    assert agent.told().assignments == {"web1": FIRST}
+
+
+# --- the race of a host that comes back against its takeover ----------------------------------------------------------
+
+
+def test_a_takeover_before_the_return_is_seen_by_who_returns(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.cut(agent)
+    stores.gone("alpha")
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    version = leader.view().leases["alpha"].version
+    assert leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    assert agent.told().assignments == {"web1": TAKEN}, "fresh means that the takeover has been seen"
+
+
+def test_a_takeover_in_the_midst_of_the_return_is_seen_by_who_returns(stores: Stores) -> None:
+    leader = leading(stores)
+    told: list[Any] = []
+    armed: list[Change] = []
+
+    def clock() -> float:
+        """The agent looks at it just before it writes its lease: the last moment for a takeover."""
+        if armed:
+            assert leader.commit(armed.pop())
+        return 1.0
+
+    def changed() -> None:
+        if stores.opened[-1].fresh:
+            told.append(stores.opened[-1].told().assignments)
+
+    agent = stores.fresh("agent", "alpha", clock=clock, changed=changed)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.cut(agent)
+    stores.gone("alpha")
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    armed.append(Change(assignments=(TAKEN,), leases=(("alpha", leader.view().leases["alpha"].version),)))
+    told.clear()
+    stores.mend(agent)
+    stores.until(lambda: told)
+    assert not armed
+    assert told[0] == {"web1": TAKEN}, "at the first moment of freshness"
+
+
+def test_a_takeover_after_the_return_fails(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.cut(agent)
+    stores.gone("alpha")
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    version = leader.view().leases["alpha"].version
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    assert agent.told().assignments == {"web1": FIRST}
+    assert not leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+    stores.until(lambda: leader.fresh and leader.view().leases["alpha"].alive)
+    assert leader.view().leases["alpha"].version > version
+
+
+def test_a_takeover_fails_also_if_who_returned_is_gone_again(stores: Stores) -> None:
+    agent, leader = stores.fresh("agent", "alpha"), leading(stores)
+    assert leader.commit(Change(assignments=(FIRST,)))
+    stores.cut(agent)
+    stores.gone("alpha")
+    version = stores.opened[0].view().leases["alpha"].version
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh)
+    stores.cut(agent)
+    stores.gone("alpha")
+    assert not leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+    stores.until(lambda: leader.fresh)
+    version = leader.view().leases["alpha"].version
+    assert leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
