@@ -359,3 +359,9 @@ def test_a_move_because_it_failed_is_marked_when_it_cannot_be_shipped(
 def test_what_its_owner_cannot_ship_is_given_away_as_it_is() -> None:
     word = plan(view(word=UNSHIPPED, says={"alpha": UNREADABLE})).changes[0].assignments[0]
     assert (word.target, word.unshipped, word.failed_at[-1]) == ("beta", True, NOW)
+
+
+def test_what_a_taker_cannot_even_begin_to_start_is_not_shipped_from_there() -> None:
+    seen, _ = CASES["what a taker cannot even begin to start is started elsewhere as it is"]
+    (word,) = plan(seen).changes[0].assignments
+    assert word.unshipped, "it has nothing that the others have not"

@@ -45,14 +45,15 @@ def read_all(path: Path) -> Loaded:
 def parse(text: str | Node, where: str = "cluster.yaml", *, story: bool = False) -> Cluster:
     """The cluster of a text; raises BadConfig with all its problems.
 
-    `story`: the name, zookeeper and the hosts' addresses may be left out, as scenarios do.
+    `story`: the name, zookeeper and the hosts' addresses may be left out, as scenarios do; and what has no
+    function yet is left out, if what is played is the same without it.
     """
     return examine(text, where, story=story).cluster
 
 
 def examine(text: str | Node, where: str = "cluster.yaml", *, story: bool = False) -> Loaded:
     tree = read(text, where) if isinstance(text, str) else text
-    found = match(tree, SCHEMA, _STORY_MAY_OMIT if story else frozenset())
+    found = match(tree, SCHEMA, _STORY_MAY_OMIT if story else frozenset(), story=story)
     check(found)
     if found.problems:
         raise BadConfig(where, found.problems)

@@ -19,9 +19,11 @@ _SHAPE = {Scalar: "a word", Items: "a list", Pairs: "a group of keys"}
 
 @dataclass
 class Found:
-    """`values` is made of dicts, tuples, words and numbers. `waived`: required keys that may be left out."""
+    """`values` is made of dicts, tuples, words and numbers. `waived`: required keys that may be left out. `story`:
+    what is moot in a story is left out of the values."""
 
     waived: frozenset[str] = frozenset()
+    story: bool = False
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[Path, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -40,8 +42,8 @@ class Found:
         return zip(((*path, index) for index in self.kept[path]), values, strict=True)
 
 
-def match(node: Node, schema: Record, waived: frozenset[str]) -> Found:
-    found = Found(waived)
+def match(node: Node, schema: Record, waived: frozenset[str], *, story: bool = False) -> Found:
+    found = Found(waived, story)
     if not isinstance(node, Pairs):
         found.places[()] = node.mark
         found.report((), "begins with no key", "begin with cluster: and a name")
@@ -108,7 +110,10 @@ def _record(found: Found, kind: Record, node: Pairs, path: Path, pattern: str) -
             continue
         inner = "vservers.*" if here == ("defaults",) else f"{pattern}.{key.text}".removeprefix(".")
         value = _value(found, kind.keys[key.text], child, here, inner)
-        _refuse_not_yet(found, here, inner, value)
+        if not _is_moot(found, inner, value):
+            _refuse_not_yet(found, here, inner, value)
+        else:
+            value = _BAD
         if value is not _BAD:
             values[key.text] = value
     for name, hint in kind.required.items():
@@ -183,6 +188,11 @@ def _misshapen(found: Found, path: Path, node: Node, wanted: str, empty: bool) -
 def _place(found: Found, path: Path, key: Scalar, child: Node) -> None:
     """A word stands where it is written; a list or group, and what is not there, where its key is."""
     found.places[path] = child.mark if isinstance(child, Scalar) and not child.nothing else key.mark
+
+
+def _is_moot(found: Found, pattern: str, value: object) -> bool:
+    """Whether it has no function yet, and is left out in a story: nothing that is played depends on it."""
+    return found.story and pattern in NOT_YET and NOT_YET[pattern].moot(value)
 
 
 def _refuse_not_yet(found: Found, path: Path, pattern: str, value: object) -> None:

@@ -3,11 +3,13 @@
 Rule 1: nothing is resolved. `on`, `no`, `010`, `10:30` and `1e3` stay the words that the operator wrote; the schema
         says what they mean. So YAML's surprises with booleans, octal and base-60 numbers cannot bite.
 Rule 2: whatever the bytes are, the answer is a tree or BadConfig. The tree is built from YAML's events, so its depth is
-        bounded here, and aliases are refused: what vservers share has its own key, `defaults`.
+        bounded here, and aliases are refused in cluster.yaml: what vservers share has its own key, `defaults`. A story
+        may have them (and `<<`), but no more than a person writes: what they stand for is counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from failover.config.problem import BadConfig, Mark, Problem, quoted
 
 LARGEST_BYTES = 400_000  # ZooKeeper keeps the file and what was read from it in one record of at most 1 MiB
 _DEEPEST = 40
+_LARGEST_BY_ALIASES = 10_000  # words, keys, lists and groups that aliases stand for, in all
 _START = Mark(1, 1)
 _SHARE = "write the value itself; what all vservers share belongs under defaults"
 
@@ -87,9 +90,9 @@ def text_of(path: Path) -> str:
         raise _refused(str(path), "is not UTF-8 text", "save it as UTF-8", mark) from None
 
 
-def read(text: str, where: str = "cluster.yaml") -> Node:
-    """The tree of one YAML document; raises BadConfig with every problem that can be told."""
-    builder = _Builder()
+def read(text: str, where: str = "cluster.yaml", *, aliases: bool = False) -> Node:
+    """The tree of one YAML document; raises BadConfig with every problem that can be told. `aliases`: may be used."""
+    builder = _Builder(aliases)
     try:
         for event in yaml.parse(text, Loader=yaml.BaseLoader):
             builder.take(event)
@@ -129,14 +132,18 @@ class _Open:
 
     mark: Mark
     listed: bool
+    anchor: str | None
     nodes: list[Node] = field(default_factory=list)
 
 
 @dataclass
 class _Builder:
+    aliases: bool = False
     root: Node | None = None
     problems: list[Problem] = field(default_factory=list)
     _open: list[_Open] = field(default_factory=list)
+    _anchored: dict[str, Node] = field(default_factory=dict)
+    _by_aliases: int = 0
 
     def take(self, event: yaml.Event) -> None:
         start = event.start_mark
@@ -144,21 +151,37 @@ class _Builder:
         if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
             raise _Enough("a second document begins here", "keep one, and remove the line ---", mark)
         if isinstance(event, yaml.AliasEvent):
-            self.problems.append(Problem("an alias (*) is not understood", _SHARE, mark=mark))
-            self._add(Scalar("", mark))
+            self._add(self._aliased(event.anchor or "", mark))
         elif isinstance(event, yaml.ScalarEvent):
             self._refuse_tag(event.tag, mark)
-            self._add(Scalar(event.value, mark, event.style is None))
+            self._add(Scalar(event.value, mark, event.style is None), event.anchor)
         elif isinstance(event, yaml.CollectionStartEvent):
             self._refuse_tag(event.tag, mark)
             if len(self._open) >= _DEEPEST:
                 raise _Enough(f"more than {_DEEPEST} levels deep", "is a bracket not closed?", mark)
-            self._open.append(_Open(mark, isinstance(event, yaml.SequenceStartEvent)))
+            self._open.append(_Open(mark, isinstance(event, yaml.SequenceStartEvent), event.anchor))
         elif isinstance(event, yaml.CollectionEndEvent):
             done = self._open.pop()
-            self._add(Items(tuple(done.nodes), done.mark) if done.listed else self._pairs(done))
+            self._add(Items(tuple(done.nodes), done.mark) if done.listed else self._pairs(done), done.anchor)
 
-    def _add(self, node: Node) -> None:
+    def _aliased(self, anchor: str, mark: Mark) -> Node:
+        """What stands at the anchor; in its place nothing, when there is a problem."""
+        node = self._anchored.get(anchor)
+        if not self.aliases:
+            self.problems.append(Problem("an alias (*) is not understood", _SHARE, mark=mark))
+        elif node is None:
+            self.problems.append(Problem(f"*{anchor} stands for nothing", f"write &{anchor} before it", mark=mark))
+        else:
+            size, depth = _extent(node)
+            self._by_aliases += size
+            if self._by_aliases > _LARGEST_BY_ALIASES or len(self._open) + depth > _DEEPEST:
+                raise _Enough("aliases (*) stand for too much here", "write the value itself", mark)
+            return node
+        return Scalar("", mark)
+
+    def _add(self, node: Node, anchor: str | None = None) -> None:
+        if anchor is not None:
+            self._anchored[anchor] = node
         if self._open:
             self._open[-1].nodes.append(node)
         else:
@@ -171,14 +194,39 @@ class _Builder:
     def _pairs(self, done: _Open) -> Pairs:
         seen: dict[str, Scalar] = {}
         pairs: list[tuple[Scalar, Node]] = []
+        laid_under: list[tuple[Scalar, Node]] = []
         for key, value in zip(done.nodes[::2], done.nodes[1::2], strict=True):
+            if self.aliases and isinstance(key, Scalar) and key.plain and key.text == "<<":
+                laid_under += self._merged(key, value)
+                continue
             problem = _bad_key(key, seen)
             if problem:
                 self.problems.append(problem)
             elif isinstance(key, Scalar):
                 seen[key.text] = key
                 pairs.append((key, value))
+        for key, value in laid_under:
+            if key.text not in seen:  # who says a key itself, or says it first, is right
+                seen[key.text] = key
+                pairs.append((key, value))
         return Pairs(tuple(pairs), done.mark)
+
+    def _merged(self, key: Scalar, value: Node) -> Iterator[tuple[Scalar, Node]]:
+        """The keys that `<<: *anchor` or `<<: [*one, *two]` brings along."""
+        for group in value.items if isinstance(value, Items) else (value,):
+            if isinstance(group, Pairs):
+                yield from group.pairs
+            else:
+                self.problems.append(Problem("<< takes groups of keys only", "as in <<: *anchor", mark=key.mark))
+
+
+def _extent(node: Node) -> tuple[int, int]:
+    """How many words, lists and groups there are in it, and how many levels."""
+    if isinstance(node, Scalar):
+        return 1, 0
+    below = node.items if isinstance(node, Items) else [child for pair in node.pairs for child in pair]
+    sizes = [_extent(child) for child in below]
+    return 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
 
 
 def _bad_key(key: Node, seen: dict[str, Scalar]) -> Problem | None:

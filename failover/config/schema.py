@@ -1,7 +1,8 @@
 """The whole schema of cluster.yaml as data, and the list of what is not built yet.
 
 Rule 1: a key that the schema does not know is a problem. A key that it knows but whose function is not built is refused
-        by NOT_YET, never silently ignored. When a function comes, its line in NOT_YET goes.
+        by NOT_YET, never silently ignored. When a function comes, its line in NOT_YET goes. (A story is played the same
+        without most of them: there they may stand.)
 Rule 2: a short form stands where the long form has one obvious value: one word for a list of one, and for a Record with
         `short` the word of that key.
 """
@@ -227,29 +228,37 @@ def _only(*built: object) -> Callable[[object], bool]:
     return lambda value: value in built
 
 
+def _anything(_value: object) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class NotYet:
-    """What to do instead; `built` tells the values that have a function already."""
+    """What to do instead; `built` tells the values that have a function already, `moot` those that a story may have all
+    the same: what is played is the same without them."""
 
     instead: str
     built: Callable[[object], bool] = _nothing
+    moot: Callable[[object], bool] = _nothing
 
     @property
     def partly(self) -> bool:
         return self.built is not _nothing
 
 
-_LEAVE_OUT = NotYet("leave it out")
+_LEAVE_OUT = NotYet("leave it out", moot=_anything)
 
 NOT_YET: Mapping[str, NotYet] = {
-    "zookeeper.tls": NotYet("leave it out, and keep ZooKeeper's ports on a trusted network"),
+    "zookeeper.tls": NotYet("leave it out, and keep ZooKeeper's ports on a trusted network", moot=_anything),
     "timing": NotYet("write fast, normal or patient", _only(*PROFILES)),
-    "notify": NotYet("leave it out; `failover history` tells what happened"),
-    "hosts.*.fence": NotYet("leave it out; takeover rests on the lease alone"),
+    "notify": NotYet("leave it out; `failover history` tells what happened", moot=_anything),
+    "hosts.*.fence": NotYet("leave it out; takeover rests on the lease alone", moot=_anything),
     "vservers.*.sync.mode": NotYet("write rsync", _only("rsync")),
-    "vservers.*.sync.every": NotYet("name a duration such as 5s", lambda value: isinstance(value, float)),
+    "vservers.*.sync.every": NotYet(
+        "name a duration such as 5s", lambda value: isinstance(value, float), moot=_only("continuous")
+    ),
     "vservers.*.sync.window": _LEAVE_OUT,
-    "vservers.*.sync.full_scan": NotYet("leave it out; every sync scans the whole tree"),
+    "vservers.*.sync.full_scan": NotYet("leave it out; every sync scans the whole tree", moot=_anything),
     "vservers.*.sync.keep": _LEAVE_OUT,
     "vservers.*.sync.hooks": _LEAVE_OUT,
     "vservers.*.limits": _LEAVE_OUT,

@@ -6,7 +6,8 @@ nobody knows the owner, or it may only be booting     wait
 it was in error there                                  it stays in error: a person says what next
 it was handed over whole, then the owner was lost      the target has it
 it was shut down in order, and waits for its host      wait (`on_host_shutdown`)
-a host may run it                                      the preferred one takes it over, unless it falls with the owner
+a host may run it                                      the preferred one takes it over, unless it falls with the owner,
+                                                      or who is more important may choose first in a moment (rivals)
 only replicas that are too old are left                `when_stale`: wait, ask, or take the newest
 """
 
@@ -29,6 +30,7 @@ from failover.model import (
 from failover.plan.board import Board, alive, own_report, stays_on_shutdown
 from failover.plan.freshness import freshest_first
 from failover.plan.placement import preferred
+from failover.plan.rivals import goes_first
 from failover.plan.starts import waits_for
 from failover.plan.verdicts import cannot_follow, is_stale, judge, unfit, verdicts
 from failover.plan.words import give
@@ -93,6 +95,10 @@ def _taken_over(board: Board, vserver: Vserver, word: Assignment, accepted: Move
     if accepted is None and board.falling_with(word.owner, chosen):
         board.put_off.add(vserver.name)
         return Hold(vserver.name, f"{chosen}, which would take it over, may be lost together with {word.owner}")
+    if accepted is None and (rival := goes_first(board, vserver, word, able)):
+        board.put_off.add(vserver.name)
+        lost_too = board.words[rival].owner
+        return Hold(vserver.name, f"{rival} chooses first, if {lost_too} is lost together with {word.owner}")
     last = own_report(board.view, word)
     shipment = last.shipments.get(chosen) if last else None
     whole = shipment is not None and shipment.final and board.leaving(word.owner)

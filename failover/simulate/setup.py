@@ -23,6 +23,7 @@ from failover.model import (
     Want,
     frozen_map,
 )
+from failover.plan.board import hosts_of
 from failover.simulate.body import Copy
 from failover.simulate.clock import EPOCH
 from failover.simulate.host import Host
@@ -104,9 +105,9 @@ def _fill_store(scene: Scene, initial: Initial, *, is_old: bool) -> None:
     old = EPOCH - AGO_S
     for name, owner in initial.owners.items():
         if name in vservers:
-            word = Assignment(
-                name, owner, 1, want=vservers[name].want, because="as it was before the story", at=old, owned_at=old
-            )
+            hosts = hosts_of(vservers[name], owner)
+            word = Assignment(name, owner, 1, want=vservers[name].want, at=old, owned_at=old, hosts=hosts)
+            word = replace(word, because="as it was before the story")
             world.write(session, Create(f"assignments/{name}", wire.encode(word)))
     written = []
     for host in scene.cluster.hosts:

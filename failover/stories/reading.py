@@ -53,7 +53,7 @@ def open_story(path: Path) -> Opened | None:
 
 
 def open_text(text: str, where: str) -> Opened | None:
-    tree = read(text, where)
+    tree = read(text, where, aliases=True)
     if _is_cluster(tree) or "cluster" not in _keys(tree):
         return None
     reader = _Reader.of(text, where)
@@ -68,9 +68,9 @@ def load_events(path: Path) -> tuple[Event, ...]:
 
 
 def read_story(text: str, where: str) -> Story:
-    tree = read(text, where)
+    tree = read(text, where, aliases=True)
     if _is_cluster(tree):
-        cluster = config.parse(tree, where, story=True)
+        cluster = config.parse(text, where, story=True)
         return Story(cluster.name, cluster, DRAWN_UNTIL_S, f"Random faults on {where}")
     return _Reader.of(text, where).story()
 
@@ -108,7 +108,7 @@ class _Reader:
 
     @classmethod
     def of(cls, text: str, where: str, waived: frozenset[str] = frozenset()) -> _Reader:
-        tree = read(text, where)
+        tree = read(text, where, aliases=True)
         if not isinstance(tree, Pairs):
             raise BadConfig(where, (Problem("begins with no key", "begin with id: and a name", mark=tree.mark),))
         cluster = next((node for key, node in tree.pairs if key.text == "cluster"), None)
