@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from agents.promise import lasting
 from agents.steps import Bond
 from agents.supervisor import replace_file
 
@@ -50,9 +51,7 @@ class Bonds:
     def keep(self, name: str, bond: Bond) -> bool:
         """False when it cannot be written down: then it is not kept."""
         before = self._bonds
-        known = before.get(name)
-        lasting = bond if known is None or known.until <= bond.until else Bond(bond.holder, bond.epoch, known.until)
-        self._bonds = before | {name: lasting}
+        self._bonds = before | {name: lasting(before.get(name), bond)}
         try:
             self._save()
         except OSError as error:

@@ -33,7 +33,7 @@ from agents.failures import Failures
 from agents.isolation import vserver as isolation
 from agents.isolation.record import Ended
 from agents.peers import UdpPeers
-from agents.promise import Answer, Message, Question
+from agents.promise import Answer, Message, Question, under_way
 from agents.replication import generation, received, ship
 from agents.replication.record import Place
 from agents.steps import (
@@ -407,8 +407,7 @@ class RealMachine:
 
     def promise(self, name: str, bond: Bond) -> bool:
         with self._lock:
-            under_way = self._busy.get(name, set()).intersection((*_ALONE, "thaw"))
-            return not under_way and self._bonds.keep(name, bond)
+            return not under_way(self._busy.get(name, ())) and self._bonds.keep(name, bond)
 
 
 def recover(names: Collection[str]) -> None:

@@ -20,15 +20,15 @@ Rule 5: who owns a vserver and is bound has not obeyed its word yet, and does no
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from agents.steps import SeenVserver
+from agents.steps import Bond, SeenVserver
 from failover.model import Assignment, State, Want, frozen_map
 from failover.timing import Timing
 
 IN_ONE = 12  # vservers in one question: it shall fit into one frame
-_BEGUN = ("start", "thaw", "stop", "kill")
+_BEGUN = ("start", "thaw", "stop", "kill", "demote")  # while one is under way nobody knows whether it runs
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,21 @@ def refusal(host: str, word: Assignment | None, seen: SeenVserver, holder: str, 
         return "it is ignored"
     if seen.state is not State.STOPPED:
         return f"it is {seen.state} on {host}"
-    if begun := [step for step in seen.busy if step in _BEGUN]:
-        return f"its {begun[0]} is under way on {host}"
+    if begun := under_way(seen.busy):
+        return f"its {begun} is under way on {host}"
     if seen.bond is not None and seen.bond.until > now and seen.bond.holder != holder:
         return f"{host} has promised it to {seen.bond.holder}" if seen.bond.holder else f"{host} has only just begun"
     return ""
+
+
+def under_way(busy: Collection[str]) -> str:
+    """The step of these that keeps a promise from being given; empty: none does."""
+    return next((step for step in sorted(busy) if step in _BEGUN), "")
+
+
+def lasting(known: Bond | None, new: Bond) -> Bond:
+    """The new promise, which ends no sooner than the one that was given before it."""
+    return new if known is None else replace(new, until=max(new.until, known.until))
 
 
 # --- the holder -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agents.promise import IN_ONE, Answer, Holder, Question, refusal
+from agents.promise import IN_ONE, Answer, Holder, Question, lasting, refusal
 from agents.steps import Bond, SeenVserver
 from failover.model import Assignment, State, Want
 from failover.timing import PROFILES, Timing
@@ -35,6 +35,11 @@ GIVER: dict[str, tuple[Assignment | None, SeenVserver, str]] = {
     "who cannot see it does not": (owned(), SeenVserver(State.ERROR), "it is error on beta"),
     "who is starting it does not": (owned(), replace(COPY, busy=("start",)), "its start is under way on beta"),
     "who is thawing it does not": (owned(), replace(COPY, busy=("thaw",)), "its thaw is under way on beta"),
+    "who is setting its tree aside does not": (
+        owned(),
+        replace(COPY, busy=("demote",)),
+        "its demote is under way on beta",
+    ),
     "who only receives it promises": (owned(), replace(COPY, busy=("ship gamma",)), ""),
     "who has promised it to the same host promises again": (owned(), BOUND, ""),
     "who has promised it to another host does not": (
@@ -55,6 +60,20 @@ GIVER: dict[str, tuple[Assignment | None, SeenVserver, str]] = {
 def test_giver(name: str) -> None:
     word, seen, expected = GIVER[name]
     assert refusal("beta", word, seen, "alpha", 7, NOW) == expected
+
+
+LASTING: dict[str, tuple[Bond | None, Bond, Bond]] = {
+    "the first promise is as it was given": (None, Bond("alpha", 7, NOW), Bond("alpha", 7, NOW)),
+    "a newer one follows it": (Bond("alpha", 7, NOW), Bond("alpha", 7, NOW + 1), Bond("alpha", 7, NOW + 1)),
+    "... and never ends before it": (Bond("alpha", 7, NOW + 1), Bond("alpha", 7, NOW), Bond("alpha", 7, NOW + 1)),
+    "... whoever it was given to": (Bond("gamma", 6, NOW + 1), Bond("alpha", 7, NOW), Bond("alpha", 7, NOW + 1)),
+}
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_lasting(name: str) -> None:
+    known, new, expected = LASTING[name]
+    assert lasting(known, new) == expected
 
 
 # --- the holder: alpha owns v1, which beta and gamma may run, too -----------------------------------------------------

@@ -11,12 +11,11 @@ These are the promises of agents/machine.py, which performs the same steps on a 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Protocol
 
-from agents.promise import Answer, Message, Question
+from agents.promise import Answer, Message, Question, lasting, under_way
 from agents.steps import (
     FAILURES,
     Bond,
@@ -377,11 +376,10 @@ class SimulatedMachine:
         return self.letterbox.heard()
 
     def promise(self, name: str, bond: Bond) -> bool:
-        if any(step in self._busy.get(name, {}) for step in (*_ALONE, "thaw")) or self._body.bonds is None:
+        bonds = self._body.bonds
+        if under_way(self._busy.get(name, ())) or bonds is None:
             return False
-        known = self._body.bonds.get(name)
-        until = bond.until if known is None else max(bond.until, known.until)
-        self._body.bonds[name] = replace(bond, until=until)
+        bonds[name] = lasting(bonds.get(name), bond)
         return True
 
     # --- idle time that is left out -----------------------------------------------------------------------------------
