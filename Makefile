@@ -6,7 +6,8 @@ PYTHON   ?= /usr/bin/python3
 VENV     := .venv
 BIN      := $(VENV)/bin
 PACKAGES := python3-dev python3-venv gcc libcap-dev libseccomp2 zookeeper default-jre-headless rsync openssh-server \
-            openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr postgresql-client
+            openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr postgresql-client \
+            spin
 
 ## The first rsync that confines its sender to the tree (--confine-root). Debian 12 has it among the security updates.
 RSYNC      := 3.5
