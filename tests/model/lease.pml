@@ -28,6 +28,10 @@
  * the store names. When leadership ends is left to chance.
  * B's right to run is given (it rests on the same protocol): while B runs it cannot be taken from B. It may be given back.
  *
+ * What is not here is not needed: the epoch of the leader that grants (neither in the record nor in a grant), whether A's
+ * session lives in granted mode, the mode in A's questions and in the leader's count. The order of the three lengths does
+ * not matter either: it was searched by hand with (GRANT, SESSION, PROMISE) = (2, 4, 3), (3, 2, 2) and (3, 4, 3).
+ *
  * Every rule has a name. spin -DNAME=false breaks it; tests/test_model.py does so with each of them.
  */
 
@@ -276,7 +280,7 @@ inline deposed(me) {
     if :: ONLY_THE_LEADER_GRANTS && TAKEOVER_CHECKS_THE_LEADERSHIP -> blank(me) :: else fi
 }
 
-/* Its sender has read nothing since, and knows that: until it hears of its success it grants nothing (above). */
+/* What its sender has read is void from here on: until it hears how this ended it grants nothing, and then it knows. */
 inline take_over(sender) {
     d_step {
         taking[sender] && implies(TAKEOVER_CHECKS_THE_LEADERSHIP, leader == sender) ->
@@ -311,7 +315,7 @@ inline no_question() { stray = !ANSWER_MEETS_ITS_QUESTION && (stray || answered)
 
 proctype A() {
     do
-    /* A question to every leader; in whatever mode, so that A need not return blindly. A newer one voids the older. */
+    /* A question to every leader, in whatever mode: A need not return without a grant. A newer one voids the older. */
     :: d_step { asked < HELD(GRANT) -> no_question(); asked = HELD(GRANT) }
     :: d_step { answered && asked > 0 ->
         HAPPENED(renewed, true);
