@@ -30,7 +30,7 @@
  *
  * What is not here is not needed: the epoch of the leader that grants (neither in the record nor in a grant), whether A's
  * session lives in granted mode, the mode in A's questions and in the leader's count. The order of the three lengths does
- * not matter either: it was searched by hand with (GRANT, SESSION, PROMISE) = (2, 4, 3), (3, 2, 2) and (3, 4, 3).
+ * not matter to never_two: also searched, by hand: (GRANT, SESSION, PROMISE) = (2, 4, 3), (3, 2, 2) and (3, 4, 3).
  *
  * Every rule has a name. spin -DNAME=false breaks it; tests/test_model.py does so with each of them.
  */
