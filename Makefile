@@ -7,7 +7,8 @@ PYTHON   ?= /usr/bin/python3
 VENV     := .venv
 BIN      := $(VENV)/bin
 PACKAGES := python3-dev python3-venv gcc libcap-dev libseccomp2 zookeeper default-jre-headless rsync openssh-server \
-            openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr postgresql-client
+            openssh-client nftables iproute2 mmdebstrap btrfs-progs busybox-static s6 tini zstd acl attr postgresql-client \
+            spin
 
 ## What the bench measures beside us: fetched, never installed. Only the hosts of the bench see it (tests/bench/peers.py).
 PEERS      := keepalived pacemaker pacemaker-cli-utils corosync resource-agents
