@@ -12,7 +12,7 @@ import pytest
 from agents.agent import Agent
 from agents.steps import Bond, Demote, Ship, Start, Stop, Tree
 from failover.leader import Leader
-from failover.model import Hold, Kind, MoveWish, Report, Want, frozen_map
+from failover.model import Kind, MoveWish, Report, Want, frozen_map
 from failover.simulate.body import Body, Copy
 from failover.simulate.engine import Universe
 from failover.simulate.machine import SimulatedMachine
@@ -172,11 +172,7 @@ def test_a_start_from_a_torn_tree_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     assert 8 in broken(made)
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["unsaid", "with a reason that is over"])
-def test_what_does_not_run_though_all_is_well_is_noticed(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if held:
-        hold = Hold("v", "h2 is lost", "bring it back")
-        monkeypatch.setattr("failover.plan.decide._owned", lambda *_: hold)
+def test_what_does_not_run_though_all_is_well_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     really = SimulatedMachine.begin
     monkeypatch.setattr(
         SimulatedMachine, "begin", lambda self, step: None if isinstance(step, Start) else really(self, step)

@@ -14,18 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from failover import wire
-from failover.model import (
-    Assignment,
-    ClusterIntent,
-    HostIntent,
-    Kind,
-    Needs,
-    Report,
-    State,
-    Vserver,
-    VserverIntent,
-    Want,
-)
+from failover.model import Assignment, HostIntent, Kind, Report, State, VserverIntent, Want
 from failover.simulate.clock import EPOCH
 from failover.simulate.host import Host
 from failover.simulate.record import Record, decoded
@@ -149,24 +138,11 @@ class Checks:
             intent = decoded(VserverIntent, self._scene.world.nodes, f"intent/vservers/{name}") or VserverIntent()
             want = Want.IGNORED if intent.removed else intent.want or vserver.want
             runs = any(host.body.runs(name) for host in self._hosts.values())
-            if want is not Want.STARTED or runs or (word is not None and self._in_error(word)):
-                continue
-            if name in held and self._may_wait(vserver, word):
+            if want is not Want.STARTED or runs or name in held or (word is not None and self._in_error(word)):
                 continue
             if word is not None and word.at > EPOCH + self._scene.now - DECIDED_S:
                 continue  # it is just being done
             self._scene.breach(11, f"{name} is wanted started and all is well, but it runs nowhere")
-
-    def _may_wait(self, vserver: Vserver, word: Assignment | None) -> bool:
-        """Whether there is something besides lost hosts and silence for which it may be held back: these are over."""
-        nodes = self._scene.world.nodes
-        disarmed = decoded(ClusterIntent, nodes, "intent/cluster") or ClusterIntent()
-        drained = any((decoded(HostIntent, nodes, f"intent/hosts/{h}") or HostIntent()).drained for h in vserver.hosts)
-        ruled = bool(vserver.together_with or vserver.apart_from or vserver.start_after or vserver.needs != Needs())
-        failed = word is not None and bool(word.failed_on)
-        copies = [self._hosts[host].body.copy(vserver.name) for host in vserver.hosts if host in self._hosts]
-        bare = not any(copy.complete for copy in copies)
-        return disarmed.disarmed or drained or ruled or failed or bare
 
     def _in_error(self, word: Assignment) -> bool:
         report = decoded(Report, self._scene.world.nodes, f"reports/{word.owner}")

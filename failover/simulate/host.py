@@ -49,7 +49,6 @@ class Host:
         self.agent = self._process("agent", self._make_agent)
         self.leader = self._process("leader", self._make_leader)
         self.power = self._stalls = self._guards = 0  # counts, so that what is overtaken does not happen
-        self._stalled_until = self._guard_hangs_until = 0.0  # in virtual time
 
     def _process(self, name: str, make: Callable[[], Turner]) -> Process:
         troubled = partial(self._scene.breach, 0)
@@ -97,7 +96,6 @@ class Host:
         self.power += 1
         self._stalls += 1
         self._guards += 1
-        self._stalled_until = self._guard_hangs_until = 0.0
         self._scene.say(f"{self.name} has no power")
         self.agent_dies()
         self.leader_dies()
@@ -225,14 +223,12 @@ class Host:
             self._hang(self.leader, length_s)
 
     def _hang(self, process: Process, length_s: float) -> None:
-        """One that hangs already hangs until the later end."""
-        life, until = process.life, self._scene.now + length_s
-        process.hung_until = max(until, process.hung_until if process.hung else until)
+        life = process.life
         process.hung = True
         self.line_changed()
 
         def over() -> None:
-            if process.life == life and process.hung and self._scene.now >= process.hung_until:
+            if process.life == life and process.hung:
                 self._scene.stir()
                 process.hung = False
                 self.line_changed()
@@ -242,21 +238,17 @@ class Host:
 
     def guard_stops(self) -> None:
         self._guards += 1
-        self._guard_hangs_until = 0.0
         self.body.guard.stop()
         self._scene.scheduler.after(GUARD_AGAIN_S, self._if_same_guard(self.body.guard.begin))
 
     def guard_hangs(self, length_s: float) -> None:
-        """One that hangs already hangs until the later end."""
         guard = self.body.guard
         if not guard.running:
             return
-        self._guard_hangs_until = max(self._guard_hangs_until, self._scene.now + length_s)
+        self._guards += 1
         guard.standing_still = True
 
         def over() -> None:
-            if self._scene.now < self._guard_hangs_until:
-                return
             self._scene.stir()
             guard.standing_still = self.body.stalled
             guard.go_on()
@@ -268,15 +260,14 @@ class Host:
         return lambda: action() if guards == self._guards else None
 
     def stall(self, length_s: float) -> None:
-        """One that stands still already does so until the later end."""
         if not self.body.powered:
             return
+        self._stalls += 1
         stalls = self._stalls
-        self._stalled_until = max(self._stalled_until, self._scene.now + length_s)
         self._stand_still(True)
 
         def over() -> None:
-            if stalls == self._stalls and self._scene.now >= self._stalled_until:
+            if stalls == self._stalls:
                 self._scene.say(f"{self.name} goes on")
                 self._stand_still(False)
 
@@ -284,10 +275,9 @@ class Host:
 
     def _stand_still(self, still: bool) -> None:
         self.body.stalled = self.agent.stalled = self.leader.stalled = still
-        guard_hangs = self._scene.now < self._guard_hangs_until
-        self.body.guard.standing_still = still or guard_hangs
+        self.body.guard.standing_still = still
         self._scene.touch()
-        if not still and not guard_hangs:
+        if not still:
             self.body.guard.go_on()
         self.line_changed()
         if not still:

@@ -32,7 +32,6 @@ class Process:
         self._scheduler, self._clock, self._random = scheduler, clock, random
         self._make, self._troubled = make, troubled
         self.alive = self.hung = self.stalled = False
-        self.hung_until = 0.0  # in virtual time
         self._turner: Turner | None = None
         self._life = 0  # counts the lives
         self._backlog: list[Action] = []
