@@ -215,7 +215,7 @@ class RealMachine:
         except Exception as error:
             log.exception("%s: %s", name, step.name)
             failure = f"{type(error).__name__}: {error}"
-        if failure and isinstance(step, Start | Stop | Kill) and is_tried_again(step):
+        if failure and isinstance(step, Start | Stop | Kill | Demote) and is_tried_again(step):
             self._failures.note(name, Failure(step.epoch, self.now(), failure))
         with self._lock:
             self._busy[name].discard(step.name)

@@ -11,8 +11,8 @@ Rule 3: only the owner ships. What is handed over is shipped a last time after i
 Rule 4: one step at a time per vserver, but ships to several backups run side by side. Stops come before starts.
 Rule 5: what fails is started again here, after a pause, as often as `restart` says under one epoch; then it is in error
         and left to the leader. A stop that failed is tried again after the same pauses, for as long as it takes, when
-        the leader wants it stopped. Any other step that failed is not tried again under the same epoch (a ship that
-        nobody waits for is, at the next round).
+        the leader wants it stopped; and so is setting a tree aside. Any other step that failed is not tried again under
+        the same epoch (a ship that nobody waits for is, at the next round).
 Rule 6: disarmed, nothing is started, stopped or set aside; leases, syncs and rule 2 go on.
 Rule 7: while the host is being shut down nothing is started.
 Rule 8: what may run on by promises of the others after the lease is left alone, and regular syncs go on.
@@ -168,7 +168,8 @@ def _not_mine(case: _Case) -> Iterable[Step]:
         return (Freeze(case.vserver.name),) if seen.state is State.RUNNING else ()
     if not case.gone:
         return (Kill(case.vserver.name, word.epoch),)
-    if seen.tree is Tree.LIVE and not case.disarmed and not case.failed("demote"):
+    waits = case.failed("demote") and case.now < _again_at(case)
+    if seen.tree is Tree.LIVE and not case.disarmed and not waits:
         last = seen.shipped.get(word.owner)
         whole = last is not None and last.final and last.epoch < word.epoch
         return (Demote(case.vserver.name, word.epoch, last.generation if last and whole else None),)
@@ -311,6 +312,8 @@ def _moments(case: _Case) -> Iterator[float]:
     if not case.gone and case.failed("stop" if case.mine else "kill"):
         yield _again_at(case)
     if not case.mine:
+        if case.gone and case.seen.tree is Tree.LIVE and case.failed("demote"):
+            yield _again_at(case)
         return
     if case.seen.bond is not None:
         yield case.seen.bond.until

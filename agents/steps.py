@@ -166,4 +166,4 @@ Step = Start | Stop | Kill | Freeze | Thaw | Ship | Demote
 def is_tried_again(step: Step) -> bool:
     """Whether whoever performs it remembers as a Failure that it failed: the pause before the next time is counted from
     there. A stop for a failure is one already."""
-    return isinstance(step, Start | Kill) or (isinstance(step, Stop) and not step.because)
+    return isinstance(step, Start | Kill | Demote) or (isinstance(step, Stop) and not step.because)

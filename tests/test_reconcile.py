@@ -103,6 +103,18 @@ CASES: dict[str, tuple[Told, SeenVserver, float, tuple[str, ...]]] = {
     ),
     "of what cannot be seen nothing is begun": (told(owned()), SeenVserver(State.ERROR), LEASED, ()),
     "a former owner's tree is set aside": (told(owned(owner="beta", epoch=8)), RESTS, LEASED, ("demote",)),
+    "... once more after a pause, if that failed": (
+        told(owned(owner="beta", epoch=8)),
+        replace(RESTS, failed={"demote": (8, "no room")}, failures=failures(1.0, epoch=8)),
+        LEASED,
+        ("demote",),
+    ),
+    "... and no earlier": (
+        told(owned(owner="beta", epoch=8)),
+        replace(RESTS, failed={"demote": (8, "no room")}, failures=failures(0.9, epoch=8)),
+        LEASED,
+        (),
+    ),
     "a backup does nothing by itself": (told(owned(), host="beta"), COPY, LEASED, ()),
     # syncing
     "a running vserver is shipped to every backup": (told(owned()), RUNS, LEASED, ("ship beta", "ship gamma")),

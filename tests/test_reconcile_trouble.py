@@ -353,6 +353,12 @@ MOMENTS: dict[str, tuple[Told, SeenVserver, bool, float]] = {
         False,
         0.75,
     ),
+    "a tree that could not be set aside is due again": (
+        told(BETAS),
+        replace(CRASHED, failed={"demote": (8, "no room")}, failures=failures(0.25, epoch=8)),
+        False,
+        0.75,
+    ),
     "disarmed no restart is due": (
         told(owned(), disarmed=True),
         replace(RESTS, failures=failures(0.25)),
