@@ -13,15 +13,17 @@ from agents.agent import Agent
 from agents.steps import Bond, Demote, Ship, Start, Stop, Tree
 from failover.leader import Leader
 from failover.model import Kind, MoveWish, Report, Want, frozen_map
-from failover.simulate.body import Body, Copy
+from failover.simulate.body import Body
+from failover.simulate.copies import Copy, Incoming
 from failover.simulate.engine import Universe
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.memory import MemoryStore
+from failover.simulate.scene import Written
 from failover.store import Change
 from failover.timing import Timing
 from failover.wire import encode
 from failover.writes import Set
-from tests.universes import V, cluster, universe
+from tests.universes import V, W, cluster, universe
 from tests.wired import OverWires
 
 
@@ -140,17 +142,19 @@ def test_a_takeover_of_a_host_that_lives_is_noticed(monkeypatch: pytest.MonkeyPa
     assert {1, 3} & broken(made)
 
 
-def receive_anything(body: Body, name: str, source: str, epoch: int, generation: int, content: frozenset[int]) -> int:
+def commit_anything(body: Body, name: str, new: Incoming) -> None:
     copy = body.copy(name)
-    copy.generation, copy.epoch, copy.content = generation, epoch, content
-    return generation
+    copy.generation, copy.epoch, copy.content, copy.incoming = new.generation, new.epoch, new.content, None
 
 
 def test_a_receiver_that_takes_anything_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Body, "receive", receive_anything)
+    monkeypatch.setattr(Body, "receivable", lambda body, name, source, epoch: body.copy(name))
+    monkeypatch.setattr(Body, "commit", commit_anything)
     made = universe()
     made.run(20.0)
     made.bodies["h2"].run("v", 1, by_hand=True)
+    made.scene.written.append(Written("v", 1, 20.0))
+    made.bodies["h1"].write("v", len(made.scene.written) - 1)
     made.bodies["h3"].write("v", 0)
     made.bodies["h3"].copy("v").content |= {1}
     tell(made, "h3", epoch=9)
@@ -170,6 +174,54 @@ def test_a_start_from_a_torn_tree_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     made = universe({20: "power-off h1"})
     made.run(60.0)
     assert 8 in broken(made)
+
+
+def power_cut_at(made: Universe, moment: Callable[[Incoming], bool]) -> Incoming:
+    """h2 loses power at the first moment of a round to it that is like that; h1 is gone when h2 is back."""
+    copy = made.bodies["h2"].copy("v")
+    while copy.incoming is None or not moment(copy.incoming):
+        assert made.scene.scheduler.step(90.0)
+    found = copy.incoming
+    made.hosts["h2"].power_off()
+    made.hosts["h1"].power_off()
+    made.hosts["h2"].power_on()
+    made.run(made.scene.now + 60.0)
+    return found
+
+
+MOMENTS: dict[str, tuple[Callable[[Incoming], bool], bool]] = {
+    "half of it has arrived": (lambda new: 0 < new.arrived_bytes < new.need_bytes, False),
+    "it is committed, and not all is moved into place": (lambda new: new.committed and new.need_bytes > 0, True),
+}
+
+
+@pytest.mark.parametrize(("moment", "is_new"), MOMENTS.values(), ids=MOMENTS)
+def test_a_power_cut_in_mid_round_leaves_one_generation_or_the_other(
+    moment: Callable[[Incoming], bool], is_new: bool
+) -> None:
+    made = universe({20: "write v 2G"}, replace(V, backups=("h2",), max_data_loss_s=600.0), W)
+    new = power_cut_at(made, moment)
+    assert not broken(made)
+    assert made.final("v") == "started@h2", "\n".join(text for _, text in made.scene.story)
+    assert (made.bodies["h2"].copy("v").content == new.content) is is_new
+
+
+def test_a_start_from_what_is_half_moved_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Copy, "settle", lambda copy: None)
+    made = universe({20: "write v 2G"}, replace(V, backups=("h2",), max_data_loss_s=600.0), W)
+    power_cut_at(made, lambda new: new.committed and new.need_bytes > 0)
+    assert broken(made) == {8}
+
+
+def test_a_commit_of_what_has_not_arrived_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(body: Body, name: str, new: Incoming) -> None:
+        body.copy(name).incoming = new
+        new.committed = True
+
+    monkeypatch.setattr(Body, "begin", begin)
+    made = universe({20: "write v 2G"}, replace(V, backups=("h2",), max_data_loss_s=600.0), W)
+    power_cut_at(made, lambda new: 0 < new.arrived_bytes < new.need_bytes)
+    assert broken(made) == {8}
 
 
 def test_what_does_not_run_though_all_is_well_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

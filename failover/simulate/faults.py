@@ -146,7 +146,7 @@ class Faults:
         if not running:
             self._scene.say(f"{event.vserver} runs nowhere, so it writes nothing")
         for host in running:
-            if not host.body.disk_full and not host.body.disk_error:
+            if event.size_bytes <= host.body.free_bytes() and not host.body.disk_error:
                 self._scene.written.append(Written(event.vserver, event.size_bytes, self._scene.now))
                 host.body.write(event.vserver, len(self._scene.written) - 1)
 

@@ -86,6 +86,7 @@ class Host:
 
     def _run(self) -> None:
         self._scene.stir()
+        self.body.recover()
         self.body.guard.begin()
         self.agent.start()
         self.leader.start()

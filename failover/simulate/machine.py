@@ -38,7 +38,7 @@ from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import Assignment, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
 from failover.simulate.letters import Letterbox
-from failover.simulate.sender import TOLD_POLL_S, NotNow, Phase, Sender, Wait
+from failover.simulate.sender import NotNow, Phase, Sender, Wait
 
 CHECK_S = 15.0  # a health check fails for so long before it counts, where none is declared
 _ALONE = ("start", "stop", "kill", "demote")
@@ -211,7 +211,7 @@ class SimulatedMachine:
         try:
             action()
         except Wait as wait:
-            self._next(name, step, [(TOLD_POLL_S, wait.action), *rest], regular)
+            self._next(name, step, [(wait.delay_s, wait.action), *rest], regular)
         except NotNow:
             self._undo(step)
             self._over(name, step, "", regular)
@@ -301,7 +301,7 @@ class SimulatedMachine:
         if here and self._scene.fails(name, "start", traits.fails_start):
             raise Refused(f"the init of {name} does not start")
         copy = self._body.copy(name)
-        if copy.kind is not Tree.LIVE or not copy.complete:
+        if copy.kind is not Tree.LIVE or not copy.whole:
             self._scene.breach(8, f"{name} is started on {self._host} from a tree that is not complete")
         told = self._body.told.assignments.get(name) if self._body.told else None
         if told is not None and told.epoch > step.epoch:

@@ -23,8 +23,8 @@ from failover.model import (
     Want,
     frozen_map,
 )
-from failover.simulate.body import Copy
 from failover.simulate.clock import EPOCH
+from failover.simulate.copies import Copy
 from failover.simulate.host import Host
 from failover.simulate.scene import Scene, Written
 from failover.simulate.znodes import aged
