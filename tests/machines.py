@@ -289,9 +289,9 @@ class InSimulation(Machines):
     @contextmanager
     def guard_hanging(self) -> Iterator[None]:
         guard = self._bodies["alpha"].guard
-        guard.standing_still = True
+        guard.hung = True
         yield
-        guard.standing_still = False
+        guard.hung = False
         guard.go_on()
 
     @contextmanager

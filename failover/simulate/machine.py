@@ -40,6 +40,7 @@ from failover.simulate.body import Body, Life
 from failover.simulate.letters import Letterbox
 from failover.simulate.sender import NotNow, Phase, Sender, Wait
 
+FREEZE_FAILS_S = 3.0  # until a freeze has failed, and the pause after it is over
 CHECK_S = 15.0  # a health check fails for so long before it counts, where none is declared
 _ALONE = ("start", "stop", "kill", "demote")
 
@@ -178,11 +179,13 @@ class SimulatedMachine:
         busy[step.name] = regular
         if isinstance(step, Start):
             self._scene.started[name, self._host] = None
+        elif isinstance(step, Kill) and self._body.life(name).running:
+            self._scene.stopped[name, self._host] = None
         elif isinstance(step, Stop):
             self._scene.stopped[name, self._host] = None
             if step.because:
                 self._fail(name, step.epoch, step.because)
-        if not regular:
+        if not regular and not (isinstance(step, Freeze) and step.name in self._failed.get(name, {})):
             self._scene.say(f"{self._host}: {step.name} {name}" + (" for the last time" if _is_final(step) else ""))
         self._next(name, step, self._phases(step), regular)
 
@@ -242,7 +245,7 @@ class SimulatedMachine:
             failed[step.name] = (epoch, failure)
             if is_tried_again(step):
                 self._fail(name, epoch, failure)
-            if not regular or known != (epoch, failure):
+            if not (regular or isinstance(step, Freeze)) or known != (epoch, failure):
                 self._scene.say(f"{self._host}: {step.name} {name} failed: {failure}")
         self._process.wake()
 
@@ -328,6 +331,10 @@ class SimulatedMachine:
 
     def _freeze(self, name: str) -> None:
         if self._body.life(name).running and not self._body.freeze(name):
+            raise Wait(partial(self._not_frozen, name), FREEZE_FAILS_S)
+
+    def _not_frozen(self, name: str) -> None:
+        if self._body.life(name).running:
             raise Unreachable(f"{name} could not be frozen", hint="a process hangs in the kernel")
 
     def _thaw(self, name: str) -> None:
