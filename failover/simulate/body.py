@@ -62,6 +62,9 @@ class Body:
         self.unknown = Bond("", 0, float("-inf"))  # what it may have promised
         self.letterbox: Letterbox | None = None  # that of its agent
         self.powered = False
+        self.lost_rights: dict[
+            str, float
+        ] = {}  # what ran when the power was cut: until when it might have, virtual time
         self._boots = 0
         self.stalled = False
         self.leaving = False
@@ -82,6 +85,14 @@ class Body:
             return False
         return self.powered and not self.stalled and self.guard.open(name)
 
+    def may_run(self, name: str) -> bool:
+        """Whether it could go on here for all that can be known elsewhere: a host that stands still, or has lost its
+        power, has its right until the end of it."""
+        if not self.powered:
+            return self.scene.now < self.lost_rights.get(name, 0.0)
+        life = self.lives.get(name)
+        return bool(life and life.running and not life.frozen and self.guard.open(name))
+
     def answers_at(self, name: str) -> bool:
         """Whether its addresses can be met here."""
         life = self.lives.get(name)
@@ -100,6 +111,8 @@ class Body:
         for name in sorted(self.lives):
             if self.lives[name].running:
                 self.scene.say(f"{name} ends with {self.host}")
+        running = [name for name, life in self.lives.items() if life.running and not life.frozen]
+        self.lost_rights = {name: self.clock.when(end) for name, end in self.guard.ends.items() if name in running}
         self.lives, self.told = {}, None
         for copy in self.copies.values():
             copy.received_at = None
@@ -168,6 +181,7 @@ class Body:
         life = self.life(name)
         if not life.running:
             return False
+        self.scene.ailing[name] = because
         self.end(name, because)
         self.ended(name, because)
         self.noticed()

@@ -110,9 +110,21 @@ def _once(text: str) -> Drawn:
 def _link(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
     """A link to the store or to another host, one way or both."""
     host = _host(chance, cluster)
-    other = chance.choice(["store", "store", *sorted(set(cluster.hosts) - {host})])
+    return _cut(chance, host, chance.choice(["store", "store", *sorted(set(cluster.hosts) - {host})]), 0.0)
+
+
+def _two_links(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
+    """Two links of one host, the second while the first is cut; each is mended by itself."""
+    host = _host(chance, cluster)
+    ends = ["store", *sorted(set(cluster.hosts) - {host})]
+    one, *two = chance.sample(ends, min(2, len(ends)))
+    first = _cut(chance, host, one, 0.0)
+    return (*first, *(said for other in two for said in _cut(chance, host, other, chance.uniform(0.0, first[-1][0]))))
+
+
+def _cut(chance: random.Random, host: str, other: str, after_s: float) -> tuple[Said, ...]:
     ends = chance.choice([f"{host} {other}", f"{host} -> {other}", f"{other} -> {host}"])
-    return (0.0, f"cut {ends}"), (_seconds(chance, 2, 300), f"mend {ends}")
+    return (after_s, f"cut {ends}"), (after_s + _seconds(chance, 2, 300), f"mend {ends}")
 
 
 def _crash(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
@@ -129,6 +141,7 @@ _FAULTS: Mapping[str, Fault] = {
     "power cut": Fault(5, _healed("power-off {}", "power-on {}", 20, 600)),
     "isolation": Fault(5, _healed("isolate {}", "join {}", 2, 600)),
     "link": Fault(5, _link),
+    "two links": Fault(3, _two_links),
     "stall": Fault(3, _lasting("stall {} {}s", 0.5, 60)),
     "orderly shutdown": Fault(2, _healed("shutdown {}", "power-on {}", 120, 600)),
     "reboot": Fault(2, _once("reboot {}")),

@@ -124,6 +124,7 @@ class Faults:
     def _check_fails(self, event: Event) -> None:
         now = self._scene.now
         self._scene.check_fails[event.vserver] = now, now + event.length_s
+        self._scene.ailing[event.vserver] = "its health check failed"
         self._scene.scheduler.after(event.length_s, self._scene.stir)
         self._check_again(event.vserver)
 

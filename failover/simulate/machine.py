@@ -35,9 +35,11 @@ from agents.steps import (
     is_tried_again,
 )
 from failover.errors import FailoverError, Refused, Unreachable
-from failover.model import Assignment, State, Told, Want, frozen_map
+from failover.model import Assignment, Report, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
+from failover.simulate.clock import EPOCH
 from failover.simulate.letters import Letterbox
+from failover.simulate.record import decoded
 from failover.simulate.sender import NotNow, Phase, Sender, Wait
 
 FREEZE_FAILS_S = 3.0  # until a freeze has failed, and the pause after it is over
@@ -67,6 +69,7 @@ class SimulatedMachine:
         self._starts: dict[str, dict[str, float]] = {}  # under way, and no more to be dropped -> their marks
         self._until = float("-inf")
         self._told: Told | None = None
+        self._made_at = self._scene.now
         self.sender = Sender(body, peer, random, self._word, lambda name: "start" in self._busy[name])
         body.noticed, body.ended = process.wake, self._ended
         body.bind_if_unknown(self._scene.timing.promise_s)
@@ -200,8 +203,21 @@ class SimulatedMachine:
             self._scene.breach(5, f"{self._host}: {step.name} {name}, which is ignored")
         if isinstance(step, Start) and word is not None and word.want is not Want.STARTED:
             self._scene.breach(5, f"{self._host}: {name} is started, which is wanted {word.want}")
+        if isinstance(step, Start) and self._said_in_error(name, step.epoch):
+            self._scene.breach(
+                5, f"{self._host}: {name} is started under epoch {step.epoch}, under which it is in error"
+            )
         if isinstance(step, Start | Stop) and self._told is not None and self._told.disarmed:
             self._scene.breach(5, f"{self._host}: {step.name} {name} while the cluster is disarmed")
+
+    def _said_in_error(self, name: str, epoch: int) -> bool:
+        """Whether this very agent has said so: the next one tries again."""
+        path = f"reports/{self._host}"
+        report, node = decoded(Report, self._scene.world.nodes, path), self._scene.world.nodes.get(path)
+        said = report.vservers.get(name) if report else None
+        if said is None or node is None or node.at < EPOCH + self._made_at:
+            return False
+        return said.state is State.ERROR and said.epoch == epoch
 
     def _next(self, name: str, step: Step, phases: list[Phase], regular: bool) -> None:
         if not phases:
@@ -281,6 +297,8 @@ class SimulatedMachine:
     def _prepare(self, step: Start, marks: dict[str, float]) -> None:
         name = step.vserver.name
         self._starts[name] = marks
+        if self._body.disk_full or self._body.disk_error:
+            self._scene.ailing[name] = f"the disk of {self._host} keeps it from starting"
         self._body.may_be_read()
         if self._body.copy(name).kind is not Tree.LIVE:
             self._body.promote(name, step.epoch, anyway=step.anyway)
@@ -325,6 +343,7 @@ class SimulatedMachine:
 
     def _stop(self, name: str) -> None:
         if self._body.life(name).running and self._scene.traits_of(name).fails_stop:
+            self._scene.ailing[name] = "it cannot be stopped"
             raise FailoverError(f"{name} cannot be stopped: a process hangs in the kernel")
         self._body.end(name)
         self._body.disconnect(name)
