@@ -238,7 +238,8 @@ BUSY = {
 
 
 def essence(outcome: Outcome) -> object:
-    return outcome.final, outcome.fenced, outcome.moves, outcome.rejected, outcome.violations, outcome.started
+    begun = outcome.started, outcome.stopped
+    return outcome.final, outcome.fenced, outcome.moves, outcome.rejected, outcome.violations, begun
 
 
 @pytest.mark.parametrize("seed", range(3))
