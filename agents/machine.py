@@ -67,6 +67,7 @@ WORDS = RUN / "words.json"  # all that was told, for the next agent
 LEAVING = RUN / "leaving"  # exists while this host is being shut down; a boot clears it
 
 REAPED_S = 0.05
+FREEZE_AGAIN_S = 1.0  # the pause after a freeze that failed
 PROBED_S = 1.0  # a word that names nothing is for so long
 ANNOUNCE_AGAIN_S = (0.2, 1.0, 3.0)  # after the first announcement: a lost frame must not cost an outage
 
@@ -247,8 +248,7 @@ class RealMachine:
                 isolation.kill(name)
                 network.remove(name)
             case Freeze():
-                with suppress(Refused):  # it does not run
-                    isolation.freeze(name)
+                _freeze_or_pause(name)
             case Thaw():
                 self._thaw(name)
             case Ship():
@@ -431,6 +431,16 @@ def _announce_quietly(name: str) -> None:
             network.announce(name)
     except (FailoverError, OSError) as error:
         log.info("%s: not announced again: %s", name, error)
+
+
+def _freeze_or_pause(name: str) -> None:
+    """It is wanted at each turn, and the end of a step wakes the agent: what fails at once must not spin."""
+    try:
+        with suppress(Refused):  # it does not run
+            isolation.freeze(name)
+    except Exception:
+        time.sleep(FREEZE_AGAIN_S)
+        raise
 
 
 def _vserver_of(step: Step) -> str:

@@ -22,6 +22,8 @@ Rule 5: a leader grants nothing to a host whose record rests on another leader's
 Rule 6: an answer counts once, for a question of this very process that has no answer yet. What is lost ends a right
         early; what comes late, twice or from before extends none.
 
+No process uses this yet, and none may before it keeps what docs/decisions/4-grants.md says that the model taught.
+
 Pure, for one thread. Both clocks are boot times, each of its own host.
 """
 

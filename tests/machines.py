@@ -25,8 +25,9 @@ from agents.replication.channel import Channel
 from agents.replication.record import Place, Record
 from agents.steps import Seen, SeenVserver, Start, Step, Tree
 from failover.model import Assignment, Capacity, Cluster, Host, Told, Vserver
-from failover.simulate.body import Body, Copy
+from failover.simulate.body import Body
 from failover.simulate.clock import Clock
+from failover.simulate.copies import Copy
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.process import Process
 from failover.simulate.scene import Scene, Written
@@ -288,9 +289,9 @@ class InSimulation(Machines):
     @contextmanager
     def guard_hanging(self) -> Iterator[None]:
         guard = self._bodies["alpha"].guard
-        guard.standing_still = True
+        guard.hung = True
         yield
-        guard.standing_still = False
+        guard.hung = False
         guard.go_on()
 
     @contextmanager

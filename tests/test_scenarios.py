@@ -21,7 +21,9 @@ SLOWLY = (
     "a-long-outage-moves-nothing", "a-long-stall-is-a-loss", "a-move-takes-its-set-along", "a-switch-hiccup",
     "agent-guard-and-network", "auto-returns", "back-and-forth", "commands-are-refused-meanwhile", "crash-with-two",
     "cut-off-backup-catches-up", "fenced-by-hand", "hand-started-while-ignored", "keep-waits-for-a-reboot",
-    "nothing-new-without-store", "old-owner-returns-with-writes", "the-third-crash-moves-it",
+    "nothing-new-without-store", "old-owner-returns-with-writes", "set-aside-once-there-is-room",
+    "the-backup-loses-power-in-mid-round", "the-link-blinks-in-mid-round", "the-third-crash-moves-it",
+    "two-share-the-room-of-a-backup", "what-cannot-be-frozen-and-comes-back",
 )  # fmt: skip
 
 
@@ -71,7 +73,8 @@ def test_a_story_ends_alike_when_no_idle_time_is_left_out(name: str) -> None:
 
 def essence(outcome: Outcome) -> object:
     moves = sorted(outcome.moves, key=lambda move: move.vserver)
-    return outcome.final, outcome.fenced, moves, outcome.rejected, outcome.violations
+    begun = outcome.started, outcome.stopped
+    return outcome.final, outcome.fenced, moves, outcome.rejected, outcome.violations, begun
 
 
 def test_equal_seeds_give_equal_stories_in_any_process() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from failover.stories.outcome import Outcome
 from failover.stories.story import Initial, Move, Traits
-from tests.universes import HOSTS, MIDST, V, W, played, rare
+from tests.universes import HOSTS, MIDST, V, W, played, rare, universe
 
 ROOT = Path(__file__).parent.parent
 HOME = {"v": "started@h1", "w": "started@h2"}
@@ -102,6 +102,65 @@ def test_what_cannot_be_frozen_is_kept_in_by_the_fence() -> None:
     assert outcome.final["v"] == "started@h2"
 
 
+def test_what_cannot_be_frozen_is_said_once() -> None:
+    outcome = played({50: "isolate h1"}, traits={"v": Traits(fails_stop=True, fails_freeze=True)})
+    assert sum("could not be frozen" in line for line in outcome.story) == 1
+    assert len(outcome.story) < 60
+
+
+OVERLAPPING: dict[str, tuple[dict[float, str], float]] = {
+    "stalls": ({50: "stall h1 20s", 55: "stall h1 2s"}, 70.0),
+    "stalls that end in order": ({50: "stall h1 10s", 55: "stall h1 15s"}, 70.0),
+}
+
+
+@pytest.mark.parametrize(("told", "end_s"), OVERLAPPING.values(), ids=OVERLAPPING)
+def test_stalls_that_overlap_end_with_the_last(told: dict[float, str], end_s: float) -> None:
+    outcome = played(told)
+    assert [line for line in outcome.story if "goes on" in line] == [f"{end_s:9.3f} s  h1 goes on"]
+
+
+@pytest.mark.parametrize("second_s", [2.0, 20.0], ids=["the second ends first", "the second ends last"])
+@pytest.mark.parametrize("process", ["agent", "leader", "guard"])
+def test_hangs_that_overlap_end_with_the_last(process: str, second_s: float) -> None:
+    made = universe()
+    made.run(20.0)
+    host = made.hosts["h1"]
+    host.body.guard.stop()  # else it kills an agent that hangs
+    host.body.guard.running = process == "guard"
+    hang = getattr(host, f"{process}_hangs")
+    hang(8.0)
+    made.run(24.0)
+    hang(second_s)
+    ends_s = max(28.0, 24.0 + second_s)
+    subject = getattr(host, process) if process != "guard" else host.body.guard
+    made.run(ends_s - 0.1)
+    assert not subject.works
+    made.run(ends_s + 0.1)
+    assert subject.works
+
+
+def test_a_guard_hangs_on_when_its_host_goes_on() -> None:
+    made = universe({20: "guard-hang h1 10s; stall h1 2s"})
+    made.run(29.9)
+    assert not made.bodies["h1"].guard.works
+    made.run(30.1)
+    assert made.bodies["h1"].guard.works
+
+
+def test_a_guard_that_is_started_on_a_stalled_host_waits_for_it() -> None:
+    made = universe({20: "guard-stop h1; stall h1 5s"})
+    made.run(24.9)
+    assert not made.bodies["h1"].guard.works
+    made.run(25.1)
+    assert made.bodies["h1"].guard.works
+
+
+def test_what_is_killed_counts_as_stopped_there() -> None:
+    outcome = played({50: "isolate h1", 100: "join h1"})
+    assert ("v", "h1") in outcome.stopped
+
+
 def test_what_only_a_former_owner_had_is_kept_aside_and_counted_as_lost() -> None:
     outcome = played({50: "isolate h1; write v 50M", 100: "join h1"})
     assert outcome.violations == ()
@@ -174,12 +233,13 @@ BUSY = {
     300: "move v h3",
     500: "drain h3",
     700: "crash w",
-    900: "stall h2 9s",
+    930: "stall h2 9s",  # between two rounds of w: at one of them chance decides whether its copy is too old
 }
 
 
 def essence(outcome: Outcome) -> object:
-    return outcome.final, outcome.fenced, outcome.moves, outcome.rejected, outcome.violations, outcome.started
+    begun = outcome.started, outcome.stopped
+    return outcome.final, outcome.fenced, outcome.moves, outcome.rejected, outcome.violations, begun
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -16,6 +16,7 @@ from failover.config import parse
 from failover.errors import BadInput
 from failover.simulate import replay
 from failover.simulate.chances import QUIET_AFTER_S, Cost, draw, percentile
+from failover.stories.events import Event
 from failover.stories.outcome import Outcome
 from failover.stories.story import Move
 
@@ -215,3 +216,19 @@ def test_equal_seeds_draw_equal_faults_and_all_are_healed_in_time() -> None:
             ended = sorted(event.text.partition(" ")[2] for event in events if event.word == end)
             assert set(began) <= set(ended)
     assert draw(cluster, 1, 3600.0) != draw(cluster, 2, 3600.0)
+
+
+def test_two_links_of_one_host_may_be_cut_at_once() -> None:
+    cluster = parse("{hosts: {h1: {}, h2: {}, h3: {}}, vservers: {vA: {primary: h1, backups: [h2]}}}", story=True)
+    assert any(_most_cut_at_once(draw(cluster, seed, 3600.0), "h1") > 1 for seed in range(200))
+
+
+def _most_cut_at_once(events: tuple[Event, ...], host: str) -> int:
+    """Links of a host, of which either direction is cut."""
+    cut: set[frozenset[str]] = set()
+    most = 0
+    for event in events:
+        links = {frozenset(link) for link in event.links if host in link}
+        cut = cut | links if event.word == "cut" else cut - links
+        most = max(most, len(cut))
+    return most

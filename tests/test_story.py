@@ -421,6 +421,11 @@ def test_a_list_is_no_story() -> None:
     assert [problem.advice for problem in problems("[1, 2]")] == ["begins with no key: begin with id: and a name"]
 
 
+@pytest.mark.parametrize("source", ["", "# later\n"])
+def test_an_empty_file_is_no_story(source: str) -> None:
+    assert [problem.advice for problem in problems(source)] == ["is empty: begin with the story in docs/simulate.md"]
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"is not there$"):
         load(tmp_path / "none.yaml")

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from failover.cli.lines import say
 from failover.cli.operate import Commands
 from failover.errors import BadInput
 from failover.model import Assignment, Event, Hold, View
@@ -95,7 +96,8 @@ def _capacity(options: Namespace) -> int:
         for one in found:
             print(json.dumps({**asdict(one), "whole": one.whole}))
     else:
-        print("\n".join(_matrix_lines(found, options.lost)))
+        for line in _matrix_lines(found, options.lost):
+            say(line)
     return 0 if all(one.whole for one in found) else 1
 
 
@@ -117,11 +119,11 @@ def _print_decided(view: View, changes: tuple[Change, ...], holds: tuple[Hold, .
     words = [word for change in changes for word in change.assignments if _is_news(view, word)]
     for word in words:
         old = view.assignments.get(word.vserver)
-        print(f"{word.vserver}: {old.owner if old else 'nowhere'} -> {word.target or word.owner}  ({word.because})")
+        say(f"{word.vserver}: {old.owner if old else 'nowhere'} -> {word.target or word.owner}  ({word.because})")
     for hold in holds:
-        print(f"{hold.subject} would wait: {hold.because}")
+        say(f"{hold.subject} would wait: {hold.because}")
         if hold.hint:
-            print(f"  {hold.hint}")
+            say(f"  {hold.hint}")
     if not words and not holds:
         print("nothing would change")
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from failover.cli.lines import say
 from failover.errors import BadInput
 from failover.simulate.chances import Cost, costs, percentile, worst_outage_s
 from failover.simulate.replay import Played, shortened
@@ -19,6 +20,7 @@ from failover.stories.story import Story
 _MOST_SEEDS_TOLD = 3  # of those that failed
 _MOST_LINES = 8  # of differences and breaches under one seed
 _NAME = 12
+_TEXT = 17  # the column at which a line of a story says what happened
 
 
 class Reporter:
@@ -51,25 +53,25 @@ class Reporter:
     def _tell_story(self, path: Path, story: Story, played: Sequence[Played], failed: Sequence[Played]) -> None:
         seeds = f"  {len(played)} seeds" if len(played) > 1 else ""
         if not failed:
-            print(f"agreed  {story.id}{seeds}")
+            say(f"agreed  {story.id}{seeds}")
             if self._whole:
                 _print_lines(played[0].outcome.story)
             return
         among = f"  {len(failed)} of {len(played)} seeds" if len(played) > 1 else ""
-        print(f"FAILED  {story.id}{among}  {story.title}")
+        say(f"FAILED  {story.id}{among}  {story.title}")
         for one in failed[:_MOST_SEEDS_TOLD]:
             self._tell_failure(path, one)
 
     def _tell_failure(self, path: Path, one: Played) -> None:
         for line in _few((*one.outcome.violations, *one.differences)):
-            print(f"  {line}")
+            say(f"  {line}")
         _print_lines(one.outcome.story if self._whole else shortened(one.outcome))
         print(f"  replay it: {_command(path, one.seed)}")
 
     def _tell_chances(self, path: Path, story: Story, played: Sequence[Played], failed: Sequence[Played]) -> None:
         hours = len(played) * story.until_s / 3600.0
         first, last = played[0].seed, played[-1].seed
-        print(f"{story.id}: {hours:g} hours under random faults, seeds {first} to {last}")
+        say(f"{story.id}: {hours:g} hours under random faults, seeds {first} to {last}")
         print("\n".join(table(costs(story.cluster, [one.outcome for one in played], story.until_s))))
         worst = _worst(played)
         print(f"worst outage: {_length(worst_outage_s(worst.outcome))} with seed {worst.seed}")
@@ -84,7 +86,7 @@ class Reporter:
 
 def _print_lines(lines: Sequence[str]) -> None:
     for line in lines:
-        print(f"    {line}")
+        say(f"    {line}", column=_TEXT)
 
 
 def _few(lines: Sequence[str]) -> Sequence[str]:

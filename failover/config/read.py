@@ -67,13 +67,13 @@ Node = Scalar | Items | Pairs
 Plain = str | list["Plain"] | dict[str, "Plain"]
 
 
-def text_of(path: Path) -> str:
-    """The text of a file; raises BadConfig with one line when there is none to be had."""
+def text_of(path: Path, *, like: str = "cluster.yaml.example") -> str:
+    """The text of a file; raises BadConfig with one line when there is none to be had. `like`: what to begin with."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
-        raise _refused(str(path), "is not there", "begin with cluster.yaml.example") from None
+        raise _refused(str(path), "is not there", f"begin with {like}" if like else "") from None
     except IsADirectoryError:
         raise _refused(str(path), "is a directory", "name the file in it") from None
     except PermissionError:
@@ -90,8 +90,11 @@ def text_of(path: Path) -> str:
         raise _refused(str(path), "is not UTF-8 text", "save it as UTF-8", mark) from None
 
 
-def read(text: str, where: str = "cluster.yaml", *, aliases: bool = False) -> Node:
-    """The tree of one YAML document; raises BadConfig with every problem that can be told. `aliases`: may be used."""
+def read(text: str, where: str = "cluster.yaml", *, like: str = "cluster.yaml.example", aliases: bool = False) -> Node:
+    """The tree of one YAML document; raises BadConfig with every problem that can be told.
+
+    `like`: what to begin with, when there is nothing in it. `aliases`: may be used.
+    """
     builder = _Builder(aliases)
     try:
         for event in yaml.parse(text, Loader=yaml.BaseLoader):
@@ -105,7 +108,7 @@ def read(text: str, where: str = "cluster.yaml", *, aliases: bool = False) -> No
     if builder.problems:
         raise BadConfig(where, builder.problems)
     if builder.root is None or (isinstance(builder.root, Scalar) and builder.root.nothing):
-        raise _refused(where, "is empty", "begin with cluster.yaml.example")
+        raise _refused(where, "is empty", f"begin with {like}")
     return builder.root
 
 

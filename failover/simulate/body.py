@@ -3,21 +3,27 @@
 Rule 1: a vserver runs here if its processes run, are not frozen, and the fence lets its traffic pass.
 Rule 2: the receiving end of a sync obeys only the owner of the epoch that it was told, never writes into a live tree,
         and keeps aside what only it has.
-Rule 3: power off ends all processes and forgets what was told; the trees stay.
+Rule 3: power off ends all processes and forgets what was told; the trees stay as they are at that moment, and so does
+        what has arrived of a generation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agents.steps import Bond, Tree
 from failover.errors import FailoverError, Refused, Unsafe
-from failover.model import Replica, State, Told
+from failover.model import State, Told
 from failover.simulate.clock import Clock
+from failover.simulate.copies import Copy, Incoming
 from failover.simulate.guard import Guard
 from failover.simulate.letters import Letterbox
 from failover.simulate.scene import Scene
+
+DISK_BYTES = 1 << 40  # of each host
+MOVED_S = 0.05  # between the commit of a generation and its last file's move into place
 
 
 @dataclass
@@ -43,29 +49,6 @@ class Life:
         return State.FROZEN if self.frozen else State.RUNNING
 
 
-@dataclass
-class Copy:
-    """One vserver's tree. `content`: which of the scene's writes it has; `kept`: those in what was set aside."""
-
-    kind: Tree = Tree.NONE
-    generation: int = 0
-    epoch: int = 0
-    content: frozenset[int] = frozenset()
-    diverged: bool = False
-    salvaged: tuple[str, ...] = ()
-    kept: frozenset[int] = frozenset()
-    received_at: float | None = None  # when the newest round began that it has whole, by its host's clock
-
-    @property
-    def complete(self) -> bool:
-        return self.kind is Tree.LIVE or (self.kind is Tree.REPLICA and (self.generation > 0 or self.diverged))
-
-    def replica(self) -> Replica | None:
-        if self.kind is not Tree.REPLICA or not self.complete:
-            return None
-        return Replica(self.generation, self.epoch, self.diverged, self.salvaged)
-
-
 class Body:
     """`noticed` wakes the agent; `ended` tells it of a vserver that ended by itself."""
 
@@ -79,6 +62,10 @@ class Body:
         self.unknown = Bond("", 0, float("-inf"))  # what it may have promised
         self.letterbox: Letterbox | None = None  # that of its agent
         self.powered = False
+        self.lost_rights: dict[
+            str, float
+        ] = {}  # what ran when the power was cut: until when it might have, virtual time
+        self._boots = 0
         self.stalled = False
         self.leaving = False
         self.disk_full = False
@@ -98,6 +85,14 @@ class Body:
             return False
         return self.powered and not self.stalled and self.guard.open(name)
 
+    def may_run(self, name: str) -> bool:
+        """Whether it could go on here for all that can be known elsewhere: a host that stands still, or has lost its
+        power, has its right until the end of it."""
+        if not self.powered:
+            return self.scene.now < self.lost_rights.get(name, 0.0)
+        life = self.lives.get(name)
+        return bool(life and life.running and not life.frozen and self.guard.open(name))
+
     def answers_at(self, name: str) -> bool:
         """Whether its addresses can be met here."""
         life = self.lives.get(name)
@@ -112,9 +107,12 @@ class Body:
 
     def power_off(self) -> None:
         self.powered = self.stalled = self.leaving = False
+        self._boots += 1
         for name in sorted(self.lives):
             if self.lives[name].running:
                 self.scene.say(f"{name} ends with {self.host}")
+        running = [name for name, life in self.lives.items() if life.running and not life.frozen]
+        self.lost_rights = {name: self.clock.when(end) for name, end in self.guard.ends.items() if name in running}
         self.lives, self.told = {}, None
         for copy in self.copies.values():
             copy.received_at = None
@@ -124,6 +122,7 @@ class Body:
 
     def power_on(self) -> None:
         self.powered = True
+        self._boots += 1
         self.scene.touch()
 
     # --- promises -----------------------------------------------------------------------------------------------------
@@ -182,6 +181,7 @@ class Body:
         life = self.life(name)
         if not life.running:
             return False
+        self.scene.ailing[name] = because
         self.end(name, because)
         self.ended(name, because)
         self.noticed()
@@ -231,10 +231,13 @@ class Body:
         copy.content |= {number}
 
     def promote(self, name: str, epoch: int, *, anyway: bool = False) -> None:
+        """It needs room for its record."""
         copy = self.copy(name)
         if epoch < copy.epoch:
             raise Unsafe(f"epoch {epoch} of {name} is over; epoch {copy.epoch} has begun")
         if copy.kind is not Tree.LIVE:
+            self.may_be_written(name)
+            copy.settle()
             if not copy.complete:
                 raise Refused(f"there is no complete replica of {name} here", hint="sync it from the owner first")
             if copy.diverged and not anyway:
@@ -245,34 +248,72 @@ class Body:
         copy = self.copy(name)
         if copy.kind is not Tree.LIVE:
             return
+        self.may_be_written(name)
         if self.life(name).running:
             self.scene.breach(7, f"the tree of {name} on {self.host} is set aside while it runs there")
         copy.kind, copy.generation = Tree.REPLICA, whole or copy.generation
         copy.epoch, copy.diverged = max(epoch, copy.epoch), not whole
 
-    def receive(self, name: str, source: str, epoch: int, generation: int, content: frozenset[int]) -> int:
-        """A generation has arrived; returns which it has now. Raises FailoverError when it is refused."""
+    def begin(self, name: str, new: Incoming) -> None:
+        """Make an empty staging for a generation. Raises FailoverError when it is refused."""
+        copy = self.receivable(name, new.source, new.epoch)
+        copy.settle()
+        self.may_be_written(name, new.need_bytes)
+        copy.incoming = new
+
+    def commit(self, name: str, new: Incoming) -> None:
+        """All of it has arrived: a moment later it is in place. Raises FailoverError when it is refused."""
+        copy = self.receivable(name, new.source, new.epoch)
+        if copy.incoming is not new:
+            raise Refused(f"generation {new.generation} of {name} was not begun here", hint="begin again")
+        if new.arrived_bytes < new.need_bytes:
+            raise Refused(f"generation {new.generation} of {name} has not arrived", hint="the next round tries again")
+        self.may_be_written(name)
+        if copy.set_aside(new):
+            self.scene.say(f"what only {self.host} had of {name} is kept aside")
+        new.committed = True
+        self.scene.scheduler.after(MOVED_S, partial(self._move, copy, new, self._boots))
+
+    def _move(self, copy: Copy, new: Incoming, boots: int) -> None:
+        """Unless the power was cut meanwhile: then the tree is left half moved, and somebody finishes it."""
+        if copy.incoming is not new or boots != self._boots:
+            return
+        if self.stalled:
+            self.scene.scheduler.after(MOVED_S, partial(self._move, copy, new, boots))
+        else:
+            copy.settle()
+
+    def recover(self) -> None:
+        """After a boot: what a power cut has left half done."""
+        for copy in self.copies.values():
+            if not self.disk_full and not self.disk_error:
+                copy.settle()
+            copy.received_at = None
+
+    def receivable(self, name: str, source: str, epoch: int) -> Copy:
+        """Its copy here, if that host may send it now."""
         word = self.told.assignments.get(name) if self.told else None
         if word is None or (word.owner, word.epoch) != (source, epoch):
             raise Unsafe(f"{self.host} was not told that {source} owns {name} under epoch {epoch}")
+        self.may_be_read()
         copy = self.copy(name)
-        if self.disk_full or self.disk_error:
-            raise Refused(
-                f"no space left on {self.host} for {name}" if self.disk_full else f"disk error on {self.host}"
-            )
         if copy.kind is Tree.LIVE:
             raise Refused(f"{self.host} has a live tree of {name}")
-        known = copy.kind is Tree.REPLICA and copy.epoch == epoch and not copy.diverged and copy.generation
-        if known and copy.content == content:
-            return copy.generation
-        only_here = copy.content - content - copy.kept
-        if only_here:
-            copy.salvaged = (*copy.salvaged, f"{epoch}-{generation}")
-            copy.kept |= only_here
-            self.scene.say(f"what only {self.host} had of {name} is kept aside")
-        copy.kind, copy.generation, copy.epoch, copy.diverged = Tree.REPLICA, generation, epoch, False
-        copy.content = content
-        return generation
+        return copy
+
+    def may_be_written(self, name: str, size_bytes: int = 0) -> None:
+        """Raises FailoverError when the disk has no room for so much."""
+        self.may_be_read()
+        if self.disk_full or size_bytes > self.free_bytes():
+            raise Refused(f"no space left on {self.host} for {name}", hint="make room there")
+
+    def free_bytes(self) -> float:
+        if self.disk_full:
+            return 0.0
+        used = sum(
+            copy.used_bytes(lambda number: self.scene.written[number].size_bytes) for copy in self.copies.values()
+        )
+        return max(0.0, DISK_BYTES - used)
 
     def may_be_read(self) -> None:
         if self.disk_error:

@@ -14,7 +14,7 @@ from math import ceil
 
 from failover.errors import BadInput
 from failover.model import Cluster, Want
-from failover.stories.drawing import Fault, Said, crash, ends_s, healed, lasting, link, once, some_seconds
+from failover.stories.drawing import Fault, Said, crash, ends_s, healed, lasting, link, once, some_seconds, two_links
 from failover.stories.events import Event, Names, read_event
 from failover.stories.outcome import Outcome
 
@@ -76,6 +76,7 @@ _FAULTS: Mapping[str, Fault] = {
     "power cut": Fault(5, healed("power-off {}", "power-on {}", 20, 600)),
     "isolation": Fault(5, healed("isolate {}", "join {}", 2, 600)),
     "link": Fault(5, link(2, 300, "store", "store")),
+    "two links": Fault(3, two_links(2, 300, "store")),
     "stall": Fault(3, lasting("stall {} {}s", 0.5, 60)),
     "orderly shutdown": Fault(2, healed("shutdown {}", "power-on {}", 120, 600)),
     "reboot": Fault(2, once("reboot {}")),

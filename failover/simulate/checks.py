@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from failover import wire
 from failover.model import Assignment, HostIntent, Kind, Report, State, VserverIntent, Want
 from failover.simulate.clock import EPOCH
+from failover.simulate.excuses import excuse
 from failover.simulate.host import Host
 from failover.simulate.record import Record, decoded
 from failover.simulate.scene import Scene
@@ -91,7 +92,7 @@ class Checks:
 
     def _let_go(self, old: Assignment, new: Assignment) -> None:
         host = self._hosts.get(old.owner)
-        if host is None or new.kind is Kind.ADOPTED or not host.body.runs(old.vserver):
+        if host is None or new.kind is Kind.ADOPTED or not host.body.may_run(old.vserver):
             return
         if new.owner in self._hosts and self._hosts[new.owner].body.binds(new.vserver):
             return  # it has promised not to start it yet
@@ -99,7 +100,8 @@ class Checks:
         if intent is not None and intent.vouched is not None:
             return
         if not host.body.life(old.vserver).by_hand:
-            self._scene.breach(3, f"{old.vserver} goes to {new.owner}, but it still runs on {old.owner}")
+            still = "still runs" if host.body.runs(old.vserver) else "may still run for all that is known"
+            self._scene.breach(3, f"{old.vserver} goes to {new.owner}, but it {still} on {old.owner}")
 
     def _once(self, old: Assignment, new: Assignment) -> None:
         name = new.vserver
@@ -132,17 +134,21 @@ class Checks:
         if self._troubles() or self._scene.now < self.troubled_at + HEALED_S:
             return
         holds = decoded(wire.Holds, self._scene.world.nodes, "holds")
-        held = {hold.subject for hold in holds.holds} if holds else set()
+        held = {hold.subject: hold.because for hold in holds.holds} if holds else {}
         for name, vserver in self._scene.cluster.vservers.items():
             word = self._word(name)
             intent = decoded(VserverIntent, self._scene.world.nodes, f"intent/vservers/{name}") or VserverIntent()
             want = Want.IGNORED if intent.removed else intent.want or vserver.want
             runs = any(host.body.runs(name) for host in self._hosts.values())
-            if want is not Want.STARTED or runs or name in held or (word is not None and self._in_error(word)):
+            if want is not Want.STARTED or runs:
+                continue
+            said = held.get(name, "it is in error" if word is not None and self._in_error(word) else "")
+            if said and excuse(self._scene, self._hosts, name, word):
                 continue
             if word is not None and word.at > EPOCH + self._scene.now - DECIDED_S:
                 continue  # it is just being done
-            self._scene.breach(11, f"{name} is wanted started and all is well, but it runs nowhere")
+            why = f"; what is said is no reason: {said}" if said else ""
+            self._scene.breach(11, f"{name} is wanted started and all is well, but it runs nowhere{why}")
 
     def _in_error(self, word: Assignment) -> bool:
         report = decoded(Report, self._scene.world.nodes, f"reports/{word.owner}")

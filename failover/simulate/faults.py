@@ -124,6 +124,7 @@ class Faults:
     def _check_fails(self, event: Event) -> None:
         now = self._scene.now
         self._scene.check_fails[event.vserver] = now, now + event.length_s
+        self._scene.ailing[event.vserver] = "its health check failed"
         self._scene.scheduler.after(event.length_s, self._scene.stir)
         self._check_again(event.vserver)
 
@@ -146,7 +147,7 @@ class Faults:
         if not running:
             self._scene.say(f"{event.vserver} runs nowhere, so it writes nothing")
         for host in running:
-            if not host.body.disk_full and not host.body.disk_error:
+            if event.size_bytes <= host.body.free_bytes() and not host.body.disk_error:
                 self._scene.written.append(Written(event.vserver, event.size_bytes, self._scene.now))
                 host.body.write(event.vserver, len(self._scene.written) - 1)
 

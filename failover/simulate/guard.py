@@ -35,27 +35,28 @@ class Guard:
         self._freeze, self._thaw, self._lapsed, self._late = freeze, thaw, lapsed, late
         self.ends: dict[str, float] = {}  # vserver -> boot time
         self.running = False
-        self.standing_still = False  # it hangs, or its host is stalled
+        self.hung = self.stalled = False  # it hangs; its host is stalled
+        self.hung_until = 0.0  # virtual time
         self._alarm: Entry | None = None
         self._works_since = 0.0
 
     @property
     def works(self) -> bool:
-        return self.running and not self.standing_still
+        return self.running and not self.hung and not self.stalled
 
     def boot(self) -> None:
         self.ends = {}
         self.begin()
 
     def begin(self) -> None:
-        self.running, self.standing_still = True, False
+        self.running, self.hung, self.hung_until = True, False, 0.0
         self.go_on()
 
     def stop(self) -> None:
         self.running = False
 
     def power_off(self) -> None:
-        self.running, self.ends = False, {}
+        self.running, self.hung, self.stalled, self.ends = False, False, False, {}
         self._scheduler.cancel(self._alarm)
         self._alarm = None
 

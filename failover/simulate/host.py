@@ -48,7 +48,8 @@ class Host:
         self.leader_store: MemoryStore | None = None
         self.agent = self._process("agent", self._make_agent)
         self.leader = self._process("leader", self._make_leader)
-        self.power = self._stalls = self._guards = 0  # counts, so that what is overtaken does not happen
+        self.power = self._guards = 0  # counts, so that what is overtaken does not happen
+        self._stalled_until = 0.0
 
     def _process(self, name: str, make: Callable[[], Turner]) -> Process:
         troubled = partial(self._scene.breach, 0)
@@ -86,6 +87,7 @@ class Host:
 
     def _run(self) -> None:
         self._scene.stir()
+        self.body.recover()
         self.body.guard.begin()
         self.agent.start()
         self.leader.start()
@@ -94,7 +96,7 @@ class Host:
         if not self.body.powered:
             return
         self.power += 1
-        self._stalls += 1
+        self._stalled_until = 0.0
         self._guards += 1
         self._scene.say(f"{self.name} has no power")
         self.agent_dies()
@@ -223,18 +225,19 @@ class Host:
             self._hang(self.leader, length_s)
 
     def _hang(self, process: Process, length_s: float) -> None:
-        life = process.life
-        process.hung = True
+        """Of several hangs at once the last one's end counts."""
+        life, scheduler = process.life, self._scene.scheduler
+        process.hung, process.hung_until = True, max(process.hung_until, scheduler.now + length_s)
         self.line_changed()
 
         def over() -> None:
-            if process.life == life and process.hung:
+            if process.life == life and process.hung and scheduler.now >= process.hung_until:
                 self._scene.stir()
                 process.hung = False
                 self.line_changed()
                 process.go_on()
 
-        self._scene.scheduler.after(length_s, over)
+        scheduler.at(scheduler.now + length_s, over)
 
     def guard_stops(self) -> None:
         self._guards += 1
@@ -242,18 +245,19 @@ class Host:
         self._scene.scheduler.after(GUARD_AGAIN_S, self._if_same_guard(self.body.guard.begin))
 
     def guard_hangs(self, length_s: float) -> None:
-        guard = self.body.guard
+        guard, scheduler = self.body.guard, self._scene.scheduler
         if not guard.running:
             return
-        self._guards += 1
-        guard.standing_still = True
+        guard.hung = True
+        guard.hung_until = max(guard.hung_until, scheduler.now + length_s)
 
         def over() -> None:
             self._scene.stir()
-            guard.standing_still = self.body.stalled
-            guard.go_on()
+            if scheduler.now >= guard.hung_until:
+                guard.hung = False
+                guard.go_on()
 
-        self._scene.scheduler.after(length_s, self._if_same_guard(over))
+        scheduler.at(scheduler.now + length_s, self._if_same_guard(over))
 
     def _if_same_guard(self, action: Action) -> Action:
         guards = self._guards
@@ -262,20 +266,20 @@ class Host:
     def stall(self, length_s: float) -> None:
         if not self.body.powered:
             return
-        self._stalls += 1
-        stalls = self._stalls
+        scheduler = self._scene.scheduler
+        self._stalled_until = max(self._stalled_until, scheduler.now + length_s)
         self._stand_still(True)
 
         def over() -> None:
-            if stalls == self._stalls:
+            if scheduler.now >= self._stalled_until:
                 self._scene.say(f"{self.name} goes on")
                 self._stand_still(False)
 
-        self._scene.scheduler.after(length_s, over)
+        scheduler.at(scheduler.now + length_s, self._if_same_power(over))
 
     def _stand_still(self, still: bool) -> None:
         self.body.stalled = self.agent.stalled = self.leader.stalled = still
-        self.body.guard.standing_still = still
+        self.body.guard.stalled = still
         self._scene.touch()
         if not still:
             self.body.guard.go_on()

@@ -56,7 +56,7 @@ class Idle:
             machine, store = host.machine, host.agent_store
             if machine is None or store is None:
                 continue
-            if machine.busy or machine.youngest_failure_s() < FAILED_S:
+            if machine.busy or machine.sender.sends or machine.youngest_failure_s() < FAILED_S:
                 return None
             if self.scene.now - machine.letterbox.asked_at < QUIET_S and not self._goes_by_promises(host):
                 return None

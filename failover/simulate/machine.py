@@ -34,11 +34,14 @@ from agents.steps import (
     is_tried_again,
 )
 from failover.errors import FailoverError, Refused, Unreachable
-from failover.model import Assignment, State, Told, Want, frozen_map
+from failover.model import Assignment, Report, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
+from failover.simulate.clock import EPOCH
 from failover.simulate.letters import Letterbox
-from failover.simulate.sender import TOLD_POLL_S, NotNow, Phase, Sender, Wait
+from failover.simulate.record import decoded
+from failover.simulate.sender import NotNow, Phase, Sender, Wait
 
+FREEZE_FAILS_S = 3.0  # until a freeze has failed, and the pause after it is over
 CHECK_S = 15.0  # a health check fails for so long before it counts, where none is declared
 _ALONE = ("start", "stop", "kill", "demote")
 
@@ -65,6 +68,7 @@ class SimulatedMachine:
         self._starts: dict[str, dict[str, float]] = {}  # under way, and no more to be dropped -> their marks
         self._until = float("-inf")
         self._told: Told | None = None
+        self._made_at = self._scene.now
         self.sender = Sender(body, peer, random, self._word, lambda name: "start" in self._busy[name])
         body.noticed, body.ended = process.wake, self._ended
         body.bind_if_unknown(self._scene.timing.promise_s)
@@ -177,11 +181,13 @@ class SimulatedMachine:
         busy[step.name] = regular
         if isinstance(step, Start):
             self._scene.started[name, self._host] = None
+        elif isinstance(step, Kill) and self._body.life(name).running:
+            self._scene.stopped[name, self._host] = None
         elif isinstance(step, Stop):
             self._scene.stopped[name, self._host] = None
             if step.because:
                 self._fail(name, step.epoch, step.because)
-        if not regular:
+        if not regular and not (isinstance(step, Freeze) and step.name in self._failed.get(name, {})):
             self._scene.say(f"{self._host}: {step.name} {name}" + (" for the last time" if _is_final(step) else ""))
         self._next(name, step, self._phases(step), regular)
 
@@ -196,8 +202,21 @@ class SimulatedMachine:
             self._scene.breach(5, f"{self._host}: {step.name} {name}, which is ignored")
         if isinstance(step, Start) and word is not None and word.want is not Want.STARTED:
             self._scene.breach(5, f"{self._host}: {name} is started, which is wanted {word.want}")
+        if isinstance(step, Start) and self._said_in_error(name, step.epoch):
+            self._scene.breach(
+                5, f"{self._host}: {name} is started under epoch {step.epoch}, under which it is in error"
+            )
         if isinstance(step, Start | Stop) and self._told is not None and self._told.disarmed:
             self._scene.breach(5, f"{self._host}: {step.name} {name} while the cluster is disarmed")
+
+    def _said_in_error(self, name: str, epoch: int) -> bool:
+        """Whether this very agent has said so: the next one tries again."""
+        path = f"reports/{self._host}"
+        report, node = decoded(Report, self._scene.world.nodes, path), self._scene.world.nodes.get(path)
+        said = report.vservers.get(name) if report else None
+        if said is None or node is None or node.at < EPOCH + self._made_at:
+            return False
+        return said.state is State.ERROR and said.epoch == epoch
 
     def _next(self, name: str, step: Step, phases: list[Phase], regular: bool) -> None:
         if not phases:
@@ -210,7 +229,7 @@ class SimulatedMachine:
         try:
             action()
         except Wait as wait:
-            self._next(name, step, [(TOLD_POLL_S, wait.action), *rest], regular)
+            self._next(name, step, [(wait.delay_s, wait.action), *rest], regular)
         except NotNow:
             self._undo(step)
             self._over(name, step, "", regular)
@@ -241,7 +260,7 @@ class SimulatedMachine:
             failed[step.name] = (epoch, failure)
             if is_tried_again(step):
                 self._fail(name, epoch, failure)
-            if not regular or known != (epoch, failure):
+            if not (regular or isinstance(step, Freeze)) or known != (epoch, failure):
                 self._scene.say(f"{self._host}: {step.name} {name} failed: {failure}")
         self._process.wake()
 
@@ -277,6 +296,8 @@ class SimulatedMachine:
     def _prepare(self, step: Start, marks: dict[str, float]) -> None:
         name = step.vserver.name
         self._starts[name] = marks
+        if self._body.disk_full or self._body.disk_error:
+            self._scene.ailing[name] = f"the disk of {self._host} keeps it from starting"
         self._body.may_be_read()
         if self._body.copy(name).kind is not Tree.LIVE:
             self._body.promote(name, step.epoch, anyway=step.anyway)
@@ -300,7 +321,7 @@ class SimulatedMachine:
         if here and self._scene.fails(name, "start", traits.fails_start):
             raise Refused(f"the init of {name} does not start")
         copy = self._body.copy(name)
-        if copy.kind is not Tree.LIVE or not copy.complete:
+        if copy.kind is not Tree.LIVE or not copy.whole:
             self._scene.breach(8, f"{name} is started on {self._host} from a tree that is not complete")
         told = self._body.told.assignments.get(name) if self._body.told else None
         if told is not None and told.epoch > step.epoch:
@@ -321,12 +342,17 @@ class SimulatedMachine:
 
     def _stop(self, name: str) -> None:
         if self._body.life(name).running and self._scene.traits_of(name).fails_stop:
+            self._scene.ailing[name] = "it cannot be stopped"
             raise FailoverError(f"{name} cannot be stopped: a process hangs in the kernel")
         self._body.end(name)
         self._body.disconnect(name)
 
     def _freeze(self, name: str) -> None:
         if self._body.life(name).running and not self._body.freeze(name):
+            raise Wait(partial(self._not_frozen, name), FREEZE_FAILS_S)
+
+    def _not_frozen(self, name: str) -> None:
+        if self._body.life(name).running:
             raise Unreachable(f"{name} could not be frozen", hint="a process hangs in the kernel")
 
     def _thaw(self, name: str) -> None:

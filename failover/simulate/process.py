@@ -32,6 +32,7 @@ class Process:
         self._scheduler, self._clock, self._random = scheduler, clock, random
         self._make, self._troubled = make, troubled
         self.alive = self.hung = self.stalled = False
+        self.hung_until = 0.0  # virtual time
         self._turner: Turner | None = None
         self._life = 0  # counts the lives
         self._backlog: list[Action] = []
@@ -52,7 +53,7 @@ class Process:
 
     def start(self) -> None:
         if not self.alive:
-            self.alive, self.hung = True, False
+            self.alive, self.hung, self.hung_until = True, False, 0.0
             self._turner = self._make()
             self.wake()
 

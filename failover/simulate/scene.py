@@ -53,6 +53,7 @@ class Scene:
         self.started: dict[tuple[str, str], None] = {}
         self.stopped: dict[tuple[str, str], None] = {}
         self.check_fails: dict[str, tuple[float, float]] = {}  # vserver -> from when until when, virtual time
+        self.ailing: dict[str, str] = {}  # vserver -> what has really failed about it
         self.dirty = False
         self.stirred_at = 0.0
         self._failed: dict[tuple[str, str], int] = {}
@@ -93,6 +94,7 @@ class Scene:
         if so_far >= times:
             return False
         self._failed[vserver, trait] = so_far + 1
+        self.ailing[vserver] = f"its {trait} fails"
         return True
 
     def _line_changed(self) -> None:

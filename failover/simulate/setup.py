@@ -24,8 +24,8 @@ from failover.model import (
     frozen_map,
 )
 from failover.plan.board import hosts_of
-from failover.simulate.body import Copy
 from failover.simulate.clock import EPOCH
+from failover.simulate.copies import Copy
 from failover.simulate.host import Host
 from failover.simulate.scene import Scene, Written
 from failover.simulate.znodes import aged

@@ -57,10 +57,31 @@ def link(least_s: float, most_s: float, *ends: str) -> Draw:
     def drawn(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
         host = a_host(chance, cluster)
         other = chance.choice([*ends, *sorted(set(cluster.hosts) - {host})])
-        cut = chance.choice([f"{host} {other}", f"{host} -> {other}", f"{other} -> {host}"])
-        return (0.0, f"cut {cut}"), (some_seconds(chance, least_s, most_s), f"mend {cut}")
+        return cut(chance, host, other, least_s, most_s)
 
     return drawn
+
+
+def two_links(least_s: float, most_s: float, *ends: str) -> Draw:
+    """Two links of one host, the second while the first is cut; each is mended by itself."""
+
+    def drawn(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:
+        host = a_host(chance, cluster)
+        others = [*ends, *sorted(set(cluster.hosts) - {host})]
+        one, *two = chance.sample(others, min(2, len(others)))
+        first = cut(chance, host, one, least_s, most_s)
+        meanwhile_s = chance.uniform(0.0, first[-1][0])
+        return (*first, *(said for other in two for said in cut(chance, host, other, least_s, most_s, meanwhile_s)))
+
+    return drawn
+
+
+def cut(
+    chance: random.Random, host: str, other: str, least_s: float, most_s: float, after_s: float = 0.0
+) -> tuple[Said, ...]:
+    """One way or both."""
+    ends = chance.choice([f"{host} {other}", f"{host} -> {other}", f"{other} -> {host}"])
+    return (after_s, f"cut {ends}"), (after_s + some_seconds(chance, least_s, most_s), f"mend {ends}")
 
 
 def crash(chance: random.Random, cluster: Cluster) -> tuple[Said, ...]:

@@ -31,7 +31,7 @@ class Outcome:
         default_factory=frozen_map
     )  # vserver -> seconds of data, per takeover
     started: frozenset[tuple[str, str]] = frozenset()  # (vserver, host): the agent there began to start it
-    stopped: frozenset[tuple[str, str]] = frozenset()  # (vserver, host): the agent there began to stop it
+    stopped: frozenset[tuple[str, str]] = frozenset()  # (vserver, host): the agent there began to stop or kill it
 
 
 def as_data(story: Story, outcome: Outcome, differing: Sequence[str]) -> dict[str, Any]:

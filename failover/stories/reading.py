@@ -17,7 +17,7 @@ from failover import config
 from failover.config.match import Found, match
 from failover.config.problem import BadConfig, Mark, Misread, Problem, dotted
 from failover.config.problem import Path as Keys
-from failover.config.read import Items, Node, Pairs, Scalar, read
+from failover.config.read import Items, Node, Pairs, Scalar, read, text_of
 from failover.model import Cluster
 from failover.stories import build
 from failover.stories.events import WORDS, Event, Kind, Names, Token, known, read_event
@@ -27,6 +27,7 @@ from failover.stories.story import Story
 
 DRAWN_UNTIL_S = 3600.0
 _FOR_THE_LAB = frozenset(("id", "until", "cluster"))
+_LIKE = "the story in docs/simulate.md"
 _CLUSTER_HINT = "as in cluster: {hosts: {h1: {}}, vservers: {vA: {primary: h1, backups: []}}}"
 
 
@@ -44,16 +45,16 @@ class Opened:
 
 def load(path: Path) -> Story:
     """The story of a file; of a cluster.yaml one without events. Raises BadConfig with all problems."""
-    return read_story(_text_of(path), str(path))
+    return read_story(text_of(path, like=""), str(path))
 
 
 def open_story(path: Path) -> Opened | None:
     """As `load`, with its places; None when it is no story with a cluster of its own. Raises BadConfig."""
-    return open_text(_text_of(path), str(path))
+    return open_text(text_of(path, like=""), str(path))
 
 
 def open_text(text: str, where: str) -> Opened | None:
-    tree = read(text, where, aliases=True)
+    tree = read(text, where, like=_LIKE, aliases=True)
     if _is_cluster(tree) or "cluster" not in _keys(tree):
         return None
     reader = _Reader.of(text, where)
@@ -64,24 +65,15 @@ def open_text(text: str, where: str) -> Opened | None:
 
 def load_events(path: Path) -> tuple[Event, ...]:
     """Only what happens, for who has a cluster already; names are checked if the file has a cluster of its own."""
-    return _Reader.of(_text_of(path), str(path), _FOR_THE_LAB).events()
+    return _Reader.of(text_of(path, like=""), str(path), _FOR_THE_LAB).events()
 
 
 def read_story(text: str, where: str) -> Story:
-    tree = read(text, where, aliases=True)
+    tree = read(text, where, like=_LIKE, aliases=True)
     if _is_cluster(tree):
         cluster = config.parse(text, where, story=True)
         return Story(cluster.name, cluster, DRAWN_UNTIL_S, f"Random faults on {where}")
     return _Reader.of(text, where).story()
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return config.text_of(path)
-    except BadConfig as bad:
-        raise BadConfig(
-            bad.where, (replace(p, hint="" if "example" in p.hint else p.hint) for p in bad.problems)
-        ) from None
 
 
 def _is_cluster(tree: Node) -> bool:
@@ -108,7 +100,7 @@ class _Reader:
 
     @classmethod
     def of(cls, text: str, where: str, waived: frozenset[str] = frozenset()) -> _Reader:
-        tree = read(text, where, aliases=True)
+        tree = read(text, where, like=_LIKE, aliases=True)
         if not isinstance(tree, Pairs):
             raise BadConfig(where, (Problem("begins with no key", "begin with id: and a name", mark=tree.mark),))
         cluster = next((node for key, node in tree.pairs if key.text == "cluster"), None)
