@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from agents import lease, network
+from agents import fence, lease, network
+from agents.guard import Keeper
 from agents.isolation import cgroup
 from agents.lease import Word
-from failover.errors import BadInput
+from failover.errors import BadInput, FailoverError
+from failover.model import Network
 from tests.guarded import BRIDGE, DEVICE, Guard, Vserver, boot_time, guarded
 from tests.wires import eventually
 
@@ -259,6 +261,27 @@ def test_without_a_fence_nothing_is_held(guard: Guard, v1: Vserver) -> None:
     assert "nftables refuses: netlink: Error: cache initialization failed: Operation not permitted" in (
         guard.log.read_text()
     )
+
+
+@pytest.mark.needs("root")
+def test_a_fence_that_could_not_be_closed_is_closed_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel was busy, and what it was busy with may have opened it again."""
+    ends = {"no-such-vserver": {"until": boot_time() - 0.1, "mac": MAC}}
+    (tmp_path / "guard.json").write_text(json.dumps({"network": {"device": "eth0", "bridge": None}, "ends": ends}))
+    changes: list[str] = []
+
+    def apply(text: str, *, timeout_s: float) -> None:
+        changes.append(text)
+        if len(changes) == 1:
+            raise FailoverError("the kernel is still busy with the last change of nftables")
+
+    monkeypatch.setattr(fence, "apply", apply)
+    keeper = Keeper(tmp_path)
+    for _ in range(3):
+        keeper.enforce()
+    assert changes == [fence.closed(Network(device="eth0"), [MAC])] * 2
 
 
 @pytest.mark.needs("root", "nft")
