@@ -353,3 +353,32 @@ def test_one_server_of_three_is_lost_and_no_session_with_it(
     assert [agent._client.session for agent in agents] == sessions
     until(leader.lead)
     assert leader.lead() == epoch
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["with other answers", "silent"])
+def test_a_leader_goes_to_another_server_only_when_its_own_answers_nothing(
+    busy: bool, one: ZooKeeperServers, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long reading may be ahead of the question whether the server is there."""
+    everything_written(one, opened)
+    leader = opened(one, "leader", "beta")
+    until(lambda: leader.fresh)
+    client, link = leader._client, leader._link
+
+    class Behind:
+        """The answer comes after others."""
+
+        left = 3
+
+        def wait(self, timeout: float) -> bool:
+            if busy:
+                client.read(("/",))
+                self.left -= 1
+            return self.left == 0
+
+    monkeypatch.setattr(client._kazoo, "exists_async", lambda path: Behind())
+    client.pulse(0.01)
+    monkeypatch.undo()
+    time.sleep(0.2)
+    until(lambda: leader.fresh)
+    assert (leader._link == link) is busy

@@ -86,6 +86,7 @@ class Client:
                            "no ZooKeeper server is named", hint="see `zookeeper:` in cluster.yaml")  # fmt: skip
         self.servers = tuple(servers)
         self.deadline_s = deadline_s
+        self._heard_at = float("-inf")  # the newest answer to a call that waited
         self._acl = [make_digest_acl(user, password, all=True)]
         self._network = _Network(connect_s=min(max(session_s / 8, 0.1), 1.0))
         self._listen, self._happened = listen, happened
@@ -138,10 +139,14 @@ class Client:
         return {path: _node(b"", stat) if stat else None for path, stat in found.items()}
 
     def pulse(self, deadline_s: float) -> None:
-        """See whether the server still answers, and go to another if it does not."""
-        result = self._kazoo.exists_async("/")
-        if not result.wait(timeout=deadline_s):
-            self.drop()
+        """See whether the server still answers, and go to another if it does not. Answers to others count: a long
+        reading may be ahead of ours."""
+        result, since = self._kazoo.exists_async("/"), time.monotonic()
+        while not result.wait(timeout=deadline_s):
+            if self._heard_at <= since:
+                self.drop()
+                return
+            since = time.monotonic()
 
     def names(self, paths: Iterable[str], *, watch: bool = False) -> dict[str, tuple[str, ...]]:
         """The names below each path."""
@@ -230,9 +235,9 @@ class Client:
     def _answer(self, result: Any, doing: str, passing: tuple[type[Exception], ...] = ()) -> Any:
         """The answer; None for a znode that does not exist."""
         try:
-            return result.get(timeout=self.deadline_s)
+            found = result.get(timeout=self.deadline_s)
         except NoNodeError:
-            return None
+            found = None
         except passing:
             raise
         except KazooTimeoutError as late:
@@ -240,6 +245,8 @@ class Client:
             raise self._error(late, doing) from late
         except KazooException as error:
             raise self._error(error, doing) from error
+        self._heard_at = time.monotonic()
+        return found
 
     def _error(self, error: Exception, doing: str) -> FailoverError:
         if isinstance(error, (NoAuthError, AuthFailedError)):
