@@ -138,7 +138,7 @@ def down(name: str, *, run: Path = RUN) -> None:
     netns = run / name / "netns"
     if not _mounted(netns):
         return
-    with _telling(name), _routing(netns) as route:
+    with _telling(name), _unless_gone(netns), _routing(netns) as route:
         index = _index(route, LINK)
         if index is not None:
             route.link("set", index=index, state="down")
@@ -154,9 +154,10 @@ def remove(name: str, *, run: Path = RUN) -> None:
         announcer.close()
     with _telling(name):
         if _mounted(netns):
-            with _routing(netns) as route:
-                _delete(route, LINK)
-            syscalls.umount(netns, syscalls.MNT_DETACH)
+            with _unless_gone(netns):
+                with _routing(netns) as route:
+                    _delete(route, LINK)
+                syscalls.umount(netns, syscalls.MNT_DETACH)
         with IPRoute() as host:
             _delete(host, port_of(name))
     (netns.parent / "network.json").unlink(missing_ok=True)
@@ -438,6 +439,16 @@ def _already(code: int) -> Iterator[None]:
         yield
     except NetlinkError as error:
         if error.code != code:
+            raise
+
+
+@contextmanager
+def _unless_gone(netns: Path) -> Iterator[None]:
+    """A namespace that another hand has removed meanwhile is no error: a start that fails cleans up beside a `stop`."""
+    try:
+        yield
+    except (NetlinkError, OSError):
+        if _mounted(netns):
             raise
 
 

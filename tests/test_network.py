@@ -202,6 +202,28 @@ def test_removing_leaves_nothing_and_removes_the_half_of_it_too(hosts: tuple[Hos
 
 @pytest.mark.needs("root")
 @FORMS
+def test_two_hands_that_remove_at_once_both_succeed(
+    hosts: tuple[Host, Host, Path], wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha, _, _ = hosts
+    before, looked = alpha.links(wires), network._mounted
+    alpha.prepare()
+
+    def looked_in_time(netns: Path) -> bool:
+        """The other hand is quicker, right after this one has looked."""
+        found = looked(netns)
+        if found:
+            syscalls.umount(netns, syscalls.MNT_DETACH)
+            netns.unlink()
+        return found
+
+    monkeypatch.setattr(network, "_mounted", looked_in_time)
+    alpha.remove()
+    assert eventually(lambda: alpha.links(wires) == before)
+
+
+@pytest.mark.needs("root")
+@FORMS
 def test_two_vservers_of_one_host_reach_each_other(hosts: tuple[Host, Host, Path]) -> None:
     alpha, _, _ = hosts
     inside(alpha.netns, lambda: network.prepare("v2", alpha.form, ["10.9.0.102/24"], None, run=alpha.run))
