@@ -407,8 +407,8 @@ class Lease:
     version: int
     store_at: float  # the last renewal, on the store's clock
     since_at: float = 0.0  # while alive: when its session began, on the store's clock
-    granted: int = 0  # it rests on the grants of the leader of this epoch, and not on its session; 0: on its session
-    claim: int = 0  # the version that it had when it was claimed last (failover/grants.py)
+    granted: bool = False  # it rests on the grants of the leader, and not on its session (failover/grants.py)
+    taken: int = 0  # how often it was taken over from
 
 
 @dataclass(frozen=True)

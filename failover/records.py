@@ -32,11 +32,11 @@ Role = Literal["operator", "agent", "leader"]
 
 LAYOUT = (
     "cluster", "intent", "intent/vservers", "intent/hosts", "leader", "leader/epoch", "assignments", "holds", "history",
-    "leases", "alive", "reports", "intent/cluster", "memory",
+    "leases", "alive", "reports", "intent/cluster", "memory", "taken", "pulse",
 )  # fmt: skip
 """What exists before anybody has said a word. A record that is empty has not been written yet."""
 
-_EVERYTHING = ("intent/vservers", "intent/hosts", "leader", "assignments", "leases", "alive", "reports")
+_EVERYTHING = ("intent/vservers", "intent/hosts", "leader", "assignments", "leases", "alive", "taken", "reports")
 DIRECTORIES: Mapping[Role, tuple[str, ...]] = {
     "operator": _EVERYTHING,
     "leader": _EVERYTHING,
@@ -73,7 +73,7 @@ def view(nodes: Mapping[str, Node], now: float) -> View:
         now=now,
         leases=frozen_map(
             {
-                host: _lease(host, nodes[f"leases/{host}"], nodes.get(f"alive/{host}"))
+                host: lease(host, nodes[f"leases/{host}"], nodes.get(f"alive/{host}"), nodes.get(f"taken/{host}"))
                 for host in _names(nodes, "leases")
             }
         ),
@@ -96,10 +96,10 @@ def view(nodes: Mapping[str, Node], now: float) -> View:
     )
 
 
-def _lease(host: str, node: Node, alive: Node | None) -> Lease:
+def lease(host: str, node: Node, alive: Node | None, taken: Node | None) -> Lease:
     record = _decoded(wire.LeaseRecord, node.data, f"leases/{host}")
-    since_at = alive.at if alive else 0.0
-    return Lease(host, alive is not None, node.version, node.at, since_at, record.granted, record.claim)
+    since_at, takeovers = alive.at if alive else 0.0, taken.version if taken else 0
+    return Lease(host, alive is not None, node.version, node.at, since_at, record.granted, takeovers)
 
 
 def told(nodes: Mapping[str, Node], host: str) -> Told:

@@ -13,7 +13,9 @@
     /failover/NAME/history/N            the leader     events, bounded
     /failover/NAME/leases/H             the agent      rewritten by every renewal: its version is the proof
     /failover/NAME/alive/H              the agent      ephemeral: the session
+    /failover/NAME/taken/H              the leader     its version counts the takeovers from the host
     /failover/NAME/reports/H            the agent
+    /failover/NAME/pulse                the leader     rewritten now and then: it still leads
 
 Rule 1: nobody waits here for longer than the deadline of a call. A lost connection is `connected == False`, and calls
         that need the store then raise `Unreachable`; no daemon dies of it.
@@ -29,6 +31,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from failover.grants import Footing
 from failover.model import (
     Assignment,
     Cluster,
@@ -36,6 +39,7 @@ from failover.model import (
     Event,
     Hold,
     HostIntent,
+    Lease,
     Memory,
     Report,
     Told,
@@ -54,17 +58,16 @@ class Change:
 
     assignments: tuple[Assignment, ...] = ()  # each replaces the one with epoch - 1; epoch 1 creates it
     leases: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold, and the host not alive
-    vouched: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold: an operator says that it is off
-    granted: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold: its grants are over
+    vouched: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold: it is off, or its grants are over
     events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rest:
-    """What a host's lease rests on: the grants of the leader of this epoch, or, 0, its session. Not `settled`: it is
-    being written, so it may be either, and its right is the shorter one (failover/grants.py)."""
+    """What a host's lease rests on: the grants of the leader, or its session. Not `settled`: it is being written, so it
+    may be either, and its right is the shorter one (failover/grants.py)."""
 
-    epoch: int = 0
+    granted: bool = False
     settled: bool = True
 
 
@@ -118,17 +121,17 @@ class Store(Protocol):
         """Begin to write the lease record; `now` is the boot time at which it is sent. Does not wait."""
         ...
 
-    def rest_on(self, epoch: int) -> None:
-        """Begin to write that the lease rests on the grants of the leader of this epoch. Does not wait; renewals are
-        not written any more."""
+    def rest_on_grants(self) -> None:
+        """Begin to write that the lease rests on the grants of the leader. Does not wait; renewals are not written any
+        more."""
         ...
 
     @property
     def rest(self) -> Rest: ...
 
     @property
-    def claim(self) -> int:
-        """Under which number the lease was claimed last: in every connection, and by `claim_anew`."""
+    def footing(self) -> Footing | None:
+        """What this host goes by, as far as its writes are acknowledged; None while it is not fresh."""
         ...
 
     def claim_anew(self) -> None:
@@ -155,6 +158,20 @@ class Store(Protocol):
         ...
 
     # the leader
+    @property
+    def leads_until(self) -> float | None:
+        """Until when nobody else can lead, boot time: one lease after the sending of the newest write of this leader
+        that was acknowledged in its session. None: it does not lead."""
+        ...
+
+    def pulse(self, now: float) -> None:
+        """Begin to write that this process still leads; `now`: the boot time at which it is sent. Does not wait."""
+        ...
+
+    def look_at_lease(self, host: str) -> Lease | None:
+        """Read it again, for leases are not watched; None when it has none. Waits for the answer."""
+        ...
+
     def lead(self) -> int | None:
         """The leader epoch if this process leads; tries to become leader when nobody does. Does not wait long."""
         ...

@@ -51,8 +51,7 @@ class LeaseRecord:
     wrote it."""
 
     session: int = 0
-    granted: int = 0
-    claim: int = 0
+    granted: bool = False
 
 
 def encode(record: object) -> bytes:

@@ -56,7 +56,11 @@ def commit(change: Change, epoch: int) -> tuple[Write, ...]:
         # A transaction has no "does not exist"; but creating what exists fails, and with it all the rest.
         alive = f"alive/{host}"
         writes += [Check(f"leases/{host}", version), Create(alive), Delete(alive)]
-    writes += [Check(f"leases/{host}", version) for host, version in (*change.vouched, *change.granted)]
+    writes += [Check(f"leases/{host}", version) for host, version in change.vouched]
+    # Another version: what the host is granted from now on, and by whomever, is upon having read what happened.
+    writes += [
+        Set(f"taken/{host}", b"") for host in dict.fromkeys(host for host, _ in (*change.leases, *change.vouched))
+    ]
     writes += [Create("history/n", wire.encode(event), sequence=True) for event in change.events]
     return tuple(writes)
 
@@ -76,8 +80,7 @@ def overtaken() -> Refused:
 def claim(host: str, session: int, lease_version: int | None, holder: int | None) -> tuple[Write, ...]:
     """An agent's lease in a new connection. `lease_version`: None if there is no record; `holder`: the session whose
     `alive` is there. `alive` is only ever made together with a new version of the lease."""
-    number = 0 if lease_version is None else lease_version + 1
-    path, data, alive = f"leases/{host}", wire.encode(wire.LeaseRecord(session, claim=number)), f"alive/{host}"
+    path, data, alive = f"leases/{host}", wire.encode(wire.LeaseRecord(session)), f"alive/{host}"
     lease: Write = Create(path, data) if lease_version is None else Set(path, data, lease_version)
     if holder == session:
         return (lease,)
@@ -91,3 +94,8 @@ def stand(name: str, epoch: int) -> tuple[Write, ...]:
         Create("leader/holder", wire.encode(wire.Holder(name)), ephemeral=True),
         Set("leader/epoch", b"", epoch),
     )
+
+
+def proof(epoch: int) -> tuple[Write, ...]:
+    """The leader of this epoch still leads: nobody stood after it, and its holder, which nobody rewrites, is there."""
+    return Check("leader/epoch", epoch), Check("leader/holder", 0), Set("pulse", b"")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from failover.grants import Footing
 from failover.model import Assignment, Cluster, Host, Lease, Vserver, frozen_map
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Store
@@ -150,3 +151,9 @@ def leading(stores: Stores, host: str = "beta") -> Any:
 def lease_of(stores: Stores, host: str) -> Lease:
     found: Lease = stores.opened[0].view().leases[host]
     return found
+
+
+def footing_of(stores: Stores, host: str) -> Footing:
+    """What the host would go by if nothing was on its way."""
+    lease = lease_of(stores, host)
+    return Footing(lease.version, lease.taken)

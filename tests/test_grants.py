@@ -7,90 +7,113 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
 from failover.errors import Unsafe
-from failover.grants import Ask, Grant, Grantee, Grantor
-from failover.model import Lease
+from failover.grants import Ask, Footing, Grant, Grantee, Grantor
 from failover.timing import PROFILES, Timing
 
 TIMING = PROFILES["fast"]
-LEASE = Lease("alpha", True, 7, 0.0, claim=5)
+HERE, ELSEWHERE = Footing(7, 2), Footing(8, 2)
 FOREVER = 1e9
 
 # --- the rules --------------------------------------------------------------------------------------------------------
 
+
+def reading(footing: Footing = HERE, now: float = 10.0) -> Grantor:
+    grantor = Grantor(TIMING)
+    grantor.read("alpha", footing, now)
+    return grantor
+
+
 REFUSED = {
-    "another leader is asked": (Ask("alpha", 2, 5, 1), LEASE, FOREVER, "this leader has epoch 3"),
-    "it has claimed its lease anew": (Ask("alpha", 3, 4, 1), LEASE, FOREVER, "has claimed its lease anew"),
-    "its session is over": (
-        Ask("alpha", 3, 5, 1),
-        replace(LEASE, alive=False),
-        FOREVER,
-        "the session of alpha is over",
-    ),
-    "it has never claimed a lease": (Ask("alpha", 3, 5, 1), None, FOREVER, "the session of alpha is over"),
-    "it rests on an older leader": (Ask("alpha", 3, 5, 1), replace(LEASE, granted=2), FOREVER, "leader of epoch 2"),
-    "it rests on a newer leader": (Ask("alpha", 3, 5, 1), replace(LEASE, granted=4), FOREVER, "leader of epoch 4"),
-    "the leader's own lease is over": (Ask("alpha", 3, 5, 1), LEASE, 10.0, "own lease is over"),
+    "it has read nothing": (Grantor(TIMING), FOREVER, "by another footing"),
+    "it goes by an older version": (reading(Footing(6, 2)), FOREVER, "by another footing"),
+    "it was taken over from meanwhile": (reading(Footing(7, 3)), FOREVER, "by another footing"),
+    "the leader's own lease is over": (reading(), 10.0, "own lease is over"),
 }
 
 
-@pytest.mark.parametrize(("ask", "lease", "leads_until", "why"), REFUSED.values(), ids=REFUSED)
-def test_the_leader_refuses_when(ask: Ask, lease: Lease | None, leads_until: float, why: str) -> None:
-    said = Grantor(3, TIMING).answer(ask, lease, leads_until, 10.0)
+@pytest.mark.parametrize(("grantor", "leads_until", "why"), REFUSED.values(), ids=REFUSED)
+def test_the_leader_refuses_when(grantor: Grantor, leads_until: float, why: str) -> None:
+    said = grantor.answer(Ask("alpha", HERE, 1), leads_until, 10.0)
     assert why in said.refused and said.length_s == 0
 
 
 def test_a_grant_is_no_longer_than_the_leaders_own_lease() -> None:
-    assert Grantor(3, TIMING).answer(Ask("alpha", 3, 5, 1), LEASE, 10.15, 10.0).length_s == pytest.approx(0.15)
-    assert Grantor(3, TIMING).answer(Ask("alpha", 3, 5, 1), LEASE, FOREVER, 10.0).length_s == TIMING.grant_s
+    assert reading().answer(Ask("alpha", HERE, 1), 10.15, 10.0).length_s == pytest.approx(0.15)
+    assert reading().answer(Ask("alpha", HERE, 1), FOREVER, 10.0).length_s == TIMING.grant_s
 
 
-OVER = {
-    "granted by this leader, and the end has come": (3, 10.2, True),
-    "... not a moment before": (3, 10.199, False),
-    "granted by an older leader": (2, 10.0, True),
-    "granted by a newer leader": (4, 99.0, False),
-    "it rests on its session": (0, 99.0, False),
-}
+def test_a_right_is_over_a_length_after_the_last_question_and_not_a_moment_before() -> None:
+    grantor = reading()
+    grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.1)
+    assert not grantor.over("alpha", HERE, 10.299)
+    assert grantor.over("alpha", HERE, 10.3)
+    assert grantor.end("alpha") == pytest.approx(10.3)
+    assert not grantor.over("alpha", ELSEWHERE, 99.0), "it has written since"
 
 
-@pytest.mark.parametrize(("granted", "now", "over"), OVER.values(), ids=OVER)
-def test_a_right_is_over_when(granted: int, now: float, over: bool) -> None:
-    grantor = Grantor(3, TIMING)
-    grantor.answer(Ask("alpha", 3, 5, 1), LEASE, FOREVER, 10.0)
-    assert grantor.over(replace(LEASE, granted=granted), now) is over
+def test_what_is_read_for_the_first_time_counts_as_a_question() -> None:
+    grantor = reading()
+    assert not grantor.over("alpha", HERE, 10.1)
+    grantor.read("alpha", HERE, 10.1)
+    assert grantor.over("alpha", HERE, 10.2), "read again it is no news"
+    grantor.read("alpha", ELSEWHERE, 10.2)
+    assert not grantor.over("alpha", ELSEWHERE, 10.3)
 
 
-def test_what_was_found_to_be_over_is_granted_again_only_to_a_lease_that_was_claimed_anew() -> None:
-    grantor, resting = Grantor(3, TIMING), replace(LEASE, granted=3)
-    assert not grantor.answer(Ask("alpha", 3, 5, 1), resting, FOREVER, 10.0).refused
-    assert grantor.over(resting, 11.0)
-    assert "claim its lease anew" in grantor.answer(Ask("alpha", 3, 5, 2), resting, FOREVER, 11.0).refused
-    assert grantor.answer(Ask("alpha", 3, 5, 3), replace(LEASE, version=8), FOREVER, 11.0).refused, "only renewed"
-    assert not grantor.answer(Ask("alpha", 3, 9, 4), replace(LEASE, version=9, claim=9), FOREVER, 11.0).refused
+def test_a_leader_that_has_not_read_the_record_finds_nothing_over() -> None:
+    grantor = Grantor(TIMING)
+    assert not grantor.over("alpha", HERE, FOREVER)
+    assert grantor.end("alpha") == float("inf")
+
+
+def test_from_the_sending_of_a_takeover_nothing_is_granted_upon_its_footing_whatever_comes_of_it() -> None:
+    grantor = reading()
+    grantor.give_up("alpha", HERE)
+    assert "being given away" in grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.0).refused
+    grantor.read("alpha", HERE, 11.0)
+    assert "being given away" in grantor.answer(Ask("alpha", HERE, 2), FOREVER, 11.0).refused
+    grantor.read("alpha", ELSEWHERE, 12.0)
+    assert not grantor.answer(Ask("alpha", ELSEWHERE, 3), FOREVER, 12.0).refused
+
+
+def asking() -> Grantee:
+    return Grantee("alpha", HERE, TIMING.grant_s, TIMING.granted_s)
 
 
 def test_the_right_counts_from_the_sending_of_a_question_and_every_answer_once() -> None:
-    grantee = Grantee("alpha", 3, 5, TIMING, 100)
-    first, second = grantee.ask(10.0), grantee.ask(10.1)
-    grantee.heard(Grant(3, first.number, 0.2))
-    assert grantee.until == pytest.approx(10.0 + TIMING.granted_s(0.2))
-    grantee.heard(Grant(3, first.number, 60.0))  # twice
-    grantee.heard(Grant(2, second.number, 60.0))  # of another leader
-    grantee.heard(Grant(3, 7, 60.0))  # never asked
-    assert grantee.until == pytest.approx(10.0 + TIMING.granted_s(0.2))
+    grantee = asking()
+    grantee.ask(1, 10.0), grantee.ask(2, 10.1)
+    grantee.heard(Grant(1, 0.1))
+    assert grantee.until == pytest.approx(10.0 + TIMING.granted_s(0.1))
+    grantee.heard(Grant(1, 0.2))  # twice
+    grantee.heard(Grant(7, 0.2))  # never asked
+    assert grantee.until == pytest.approx(10.0 + TIMING.granted_s(0.1))
+    grantee.heard(Grant(2, 60.0))  # no grant is longer than ours
+    assert grantee.until == pytest.approx(10.1 + TIMING.granted_s(TIMING.grant_s))
+    assert grantee.answered_at == 10.1
+
+
+def test_an_answer_to_a_question_that_is_too_old_extends_nothing() -> None:
+    grantee = asking()
+    grantee.ask(1, 10.0)
+    grantee.ask(2, 10.0 + TIMING.grant_s)
+    grantee.heard(Grant(1, 0.2))
+    assert grantee.until == float("-inf")
 
 
 def test_a_refusal_ends_no_right_early_and_is_known() -> None:
-    grantee = Grantee("alpha", 3, 5, TIMING)
-    grantee.heard(Grant(3, grantee.ask(10.0).number, 0.2))
-    grantee.heard(Grant(3, grantee.ask(10.1).number, refused="why not"))
+    grantee = asking()
+    for number, grant in enumerate((Grant(0, 0.2), Grant(1, refused="why not"))):
+        grantee.ask(number, 10.0 + number / 100)
+        grantee.heard(grant)
     assert (grantee.until, grantee.refused) == (10.0 + TIMING.granted_s(0.2), "why not")
-    grantee.heard(Grant(3, grantee.ask(10.2).number, 0.2))
+    grantee.ask(2, 10.05)
+    grantee.heard(Grant(2, 0.2))
     assert grantee.refused == ""
 
 
@@ -118,35 +141,36 @@ def test_a_grant_that_leaves_no_right_is_refused_in_words() -> None:
 
 @dataclass
 class Record:
-    """The lease record in the store, and who owns the one vserver. Every call is one transaction, in order."""
+    """The host's records in the store, and who owns the one vserver. Every call is one transaction, in order."""
 
     version: int = 1
-    granted: int = 0
-    claim: int = 1
-    taken_at: float | None = None  # somebody else owns it since
+    taken: int = 0
+    granted: bool = False
+    owned: bool = True  # else somebody else owns it
+
+    @property
+    def footing(self) -> Footing:
+        return Footing(self.version, self.taken)
 
 
 @dataclass
 class Host:
     rate: float
-    claimed: int = 0  # the version with which it has claimed its lease; 0: it has not yet, or is doing so
-    claims: int = 0  # so many were begun
-    asks_under: int = 1  # the last claim that it knows to be written
-    rests_on: int = 0  # the leader's epoch; 0: nothing, for here a session gives no right
-    grantee: Grantee | None = None
+    writes: int = 0  # so many were begun: ZooKeeper answers in order, so the answer to an older one counts no more
+    grantee: Grantee | None = None  # upon the footing that it goes by
     owns: bool = True  # as it was last told
-    entering: bool = False
+    granted: bool = False  # what it has written last, as far as it knows; a session gives no right here
+    writing: bool = False
+    until: float = float("-inf")  # its right, on its clock
 
     def right(self, now: float) -> bool:
-        return bool(self.rests_on and self.owns and self.grantee and now * self.rate < self.grantee.until)
+        return self.owns and now * self.rate < self.until
 
 
 @dataclass
 class Leader:
-    epoch: int
     rate: float
     grantor: Grantor
-    seen: Record  # its mirror, which may be old
     leads_until: float  # on its own clock
     deposed_at: float = float("inf")  # true time; ZooKeeper knows, the leader may not
 
@@ -163,12 +187,13 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.now, self.queue, self.order = 0.0, list[Due](), itertools.count()
+        self.now, self.queue, self.order = 0.0, list[Due](), itertools.count(1)
         self.record, self.breach = Record(), ""
         self.host = Host(self.rate())
         self.loss = self.chance.choice((0.0, 0.1, 0.5))
-        self.counted = {"granted": 0, "taken": 0, "escaped": 0, "entered": 0, "elected": 0}
-        self.leader = self.elected(1)
+        self.counted = {"granted": 0, "taken": 0, "escaped": 0, "entered": 0, "elected": 0, "given back": 0}
+        self.leader = self.elected()
+        self.claim()
         self.step_host()
         self.step_leader(self.leader)
 
@@ -189,25 +214,25 @@ class World:
             due = heapq.heappop(self.queue)
             self.now = due.at
             due.act()
-            if self.record.taken_at is not None and self.host.right(self.now):
-                self.breach = f"at {self.now:.3f} the host may run what was taken at {self.record.taken_at:.3f}"
+            if not self.record.owned and self.host.right(self.now):
+                self.breach = f"at {self.now:.3f} the host may run what it does not own any more"
 
     # --- leaders ------------------------------------------------------------------------------------------------------
 
-    def elected(self, epoch: int) -> Leader:
+    def elected(self) -> Leader:
         rate = self.rate()
         self.counted["elected"] += 1
-        return Leader(epoch, rate, Grantor(epoch, TIMING), replace(self.record), self.now * rate + TIMING.lease_s)
+        return Leader(rate, Grantor(TIMING), self.now * rate + TIMING.lease_s)
 
     def step_leader(self, leader: Leader) -> None:
-        """It proves its leadership now and then, looks into its mirror, and takes what it may. It may be deposed."""
+        """It proves its leadership now and then, reads, and takes what it may. It may be deposed."""
         if self.now >= leader.deposed_at + 2:
             return
         if self.now < leader.deposed_at and self.chance.random() < 0.3:
             leader.leads_until = max(leader.leads_until, self.now * leader.rate + TIMING.lease_s)
-        if self.chance.random() < 0.6:
-            leader.seen = replace(self.record)
-        if self.chance.random() < 0.03 and leader.deposed_at == float("inf"):
+        if self.chance.random() < 0.3:
+            self.look(leader)
+        if self.chance.random() < 0.01 and leader.deposed_at == float("inf"):
             # its session ends when the last write that proves it is a session old; then another is elected
             leader.deposed_at = self.now
             self.after(TIMING.session_s + TIMING.tick_s, self.elect)
@@ -215,81 +240,113 @@ class World:
         self.after(self.chance.choice((0.0, 0.01, 0.05)), lambda: self.step_leader(leader))
 
     def elect(self) -> None:
-        self.leader = self.elected(self.leader.epoch + 1)
+        self.leader = self.elected()
         self.step_leader(self.leader)
 
-    def take(self, leader: Leader) -> None:
-        seen = leader.seen
-        lease = Lease("alpha", True, seen.version, 0.0, granted=seen.granted, claim=seen.claim)
-        if leader.grantor.over(lease, self.now * leader.rate):
-            after = self.chance.choice((0.0, 0.02))
-            self.after(after, lambda: self.commit(leader, seen.version))
+    def look(self, leader: Leader) -> None:
+        """A reading, from a server that may be behind a little: what it read is as old as its answer."""
+        read = self.record.footing
+        self.after(self.chance.choice((0.0, 0.02)), lambda: leader.grantor.read("alpha", read, self.now * leader.rate))
 
-    def commit(self, leader: Leader, version: int) -> None:
-        """The transaction: it checks the leadership and the version."""
-        leads = leader.epoch == self.leader.epoch
-        if leads and self.record.version == version and self.record.taken_at is None:
-            self.record.taken_at = self.now
+    def take(self, leader: Leader) -> None:
+        footing = leader.grantor._read.get("alpha")
+        if footing is not None and leader.grantor.over("alpha", footing, self.now * leader.rate):
+            leader.grantor.give_up("alpha", footing)
+            self.after(self.chance.choice((0.0, 0.02, 0.4)), lambda: self.commit(leader, footing))
+
+    def commit(self, leader: Leader, footing: Footing) -> None:
+        """The transaction: it checks the leadership and the version. (Here a session is never gone.)"""
+        record = self.record
+        if leader is self.leader and record.version == footing.lease and record.granted and record.owned:
+            record.taken, record.owned = record.taken + 1, False
             self.counted["taken"] += 1
+            self.after(1.0, self.give_back)
+
+    def give_back(self) -> None:
+        self.record.owned = True
+        self.counted["given back"] += 1
 
     # --- the host -----------------------------------------------------------------------------------------------------
 
     def step_host(self) -> None:
-        host, leader = self.host, self.leader
-        if self.chance.random() < 0.02:  # a new process
-            host.grantee, host.rests_on, host.entering = None, 0, False
+        host, leader, grantee = self.host, self.leader, self.host.grantee
+        act, now = self.chance.random(), self.now * host.rate
+        if grantee is not None:
+            ask = grantee.ask(next(self.order), now)
+            self.send(lambda: self.hear(leader, ask, grantee))
+        if act < 0.02:  # a new process knows nothing, but the guard has the end
+            host.grantee = None
             self.claim()
-        if host.grantee is None:
-            host.grantee = Grantee("alpha", leader.epoch, host.asks_under, TIMING, 1000 * next(self.order))
-        ask, to = host.grantee.ask(self.now * host.rate), leader
-        self.send(lambda: self.hear(to, ask))
-        act = self.chance.random()
-        stalls = host.grantee.until < self.now * host.rate
-        if host.rests_on and (host.grantee.refused or stalls or act < 0.02):
-            self.after(self.chance.choice((0.0, 0.05)), self.claim)
-        elif host.claimed and not host.rests_on and not host.entering and not stalls and not host.grantee.refused:
-            host.entering, version, grantee = True, host.claimed, host.grantee
-            self.after(self.chance.choice((0.0, 0.03)), lambda: self.enter(version, grantee))
-        elif act < 0.05:
+        elif not host.writing and host.granted and (now > host.until - 0.1 or act < 0.04):
             self.claim()
+        elif not host.writing and not host.granted and grantee is not None and now < host.until:
+            self.enter(grantee.footing)
         self.after(self.chance.choice((0.01, TIMING.ask_grant_s, 0.3)), self.step_host)
 
-    def enter(self, version: int, grantee: Grantee) -> None:
-        """`granted` is written upon the version that it claimed; the answer may come late, or never."""
-        if self.record.version == version:
-            self.record.version, self.record.granted = version + 1, grantee._epoch
-            claims = self.host.claims
-            self.after(self.chance.choice((0.0, 0.05)), lambda: self.entered(grantee, claims))
+    def write(self, after_s: float, perform: Callable[[int], None]) -> None:
+        self.host.writes, self.host.writing = self.host.writes + 1, True
+        number = self.host.writes
+        self.after(after_s, lambda: perform(number))
 
-    def entered(self, grantee: Grantee, claims: int) -> None:
-        host = self.host
-        if host.grantee is grantee and host.claims == claims:  # else it is claiming anew: ZooKeeper answers in order
-            host.rests_on = grantee._epoch
-            self.counted["entered"] += 1
+    def enter(self, footing: Footing) -> None:
+        """`granted` is written upon the version that it goes by; the answer may come late, or never."""
+        host, sent_at = self.host, self.now * self.host.rate
+        host.until = min(host.until, sent_at + TIMING.granted_s(TIMING.grant_s))
+
+        def perform(number: int) -> None:
+            if self.record.version == footing.lease:
+                self.record.version, self.record.granted = footing.lease + 1, True
+                self.answer(number, lambda: self.entered(Footing(footing.lease + 1, footing.taken), sent_at))
+            else:
+                self.answer(number, self.claim)
+
+        self.write(self.chance.choice((0.0, 0.03, 0.3)), perform)
+
+    def entered(self, footing: Footing, sent_at: float) -> None:
+        self.host.granted = True
+        self.host.until = max(self.host.until, sent_at + TIMING.granted_s(TIMING.grant_s))
+        self.goes_by(footing)
+        self.counted["entered"] += 1
 
     def claim(self) -> None:
         """The record first, then what it was told. While it goes on by grants, it does so until this is done."""
-        version, claims = self.record.version + 1, self.host.claims + 1
-        self.record = replace(self.record, version=version, granted=0, claim=version)
-        self.host.claims, self.host.claimed = claims, 0
-        self.after(self.chance.choice((0.0, 0.03)), lambda: self.claimed(version, claims))
 
-    def claimed(self, version: int, claims: int) -> None:
-        host = self.host
-        if claims == host.claims:
-            host.owns = self.record.taken_at is None
-            host.claimed, host.rests_on, host.entering, host.grantee = version, 0, False, None
-            host.asks_under = version
-            self.counted["escaped"] += 1
+        def perform(number: int) -> None:
+            self.record.version, self.record.granted = self.record.version + 1, False
+            version = self.record.version
+            self.after(self.chance.choice((0.0, 0.03)), lambda: self.answer(number, lambda: self.claimed(version)))
+
+        self.write(self.chance.choice((0.0, 0.05)), perform)
+
+    def claimed(self, version: int) -> None:
+        self.host.owns, self.host.granted = self.record.owned, False
+        self.goes_by(Footing(version, self.record.taken))
+        self.counted["escaped"] += 1
+
+    def answer(self, number: int, act: Callable[[], None]) -> None:
+        def hear() -> None:
+            if number == self.host.writes:
+                self.host.writing = False
+                act()
+
+        self.after(self.chance.choice((0.0, 0.05)), hear)
+
+    def goes_by(self, footing: Footing) -> None:
+        self.host.grantee = Grantee("alpha", footing, TIMING.grant_s, TIMING.granted_s)
 
     # --- the datagrams ------------------------------------------------------------------------------------------------
 
-    def hear(self, leader: Leader, ask: Ask) -> None:
-        seen = leader.seen
-        lease = Lease("alpha", True, seen.version, 0.0, granted=seen.granted, claim=seen.claim)
-        said = leader.grantor.answer(ask, lease, leader.leads_until, self.now * leader.rate)
+    def hear(self, leader: Leader, ask: Ask, grantee: Grantee) -> None:
+        if not leader.grantor.knows(ask):
+            self.look(leader)
+        said = leader.grantor.answer(ask, leader.leads_until, self.now * leader.rate)
         self.counted["granted"] += not said.refused
-        self.send(lambda: self.host.grantee.heard(said) if self.host.grantee else None)
+        self.send(lambda: self.heard(grantee, said))
+
+    def heard(self, grantee: Grantee, said: Grant) -> None:
+        if grantee is self.host.grantee:
+            grantee.heard(said)
+            self.host.until = max(self.host.until, grantee.until)
 
 
 def played(seeds: range) -> dict[str, int]:

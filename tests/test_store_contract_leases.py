@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from failover.model import (
-    Report,
-)
+import pytest
+
+from failover.grants import Footing
+from failover.model import Assignment, Report
 from failover.store import Change, Rest
-from tests.stores import FIRST, TAKEN, Stores, leading, lease_of
+from tests.stores import FIRST, TAKEN, TIMING, Stores, footing_of, leading, lease_of
 
 # --- leases -----------------------------------------------------------------------------------------------------------
 
@@ -28,34 +30,41 @@ def test_every_renewal_has_a_version_and_only_acknowledged_ones_count(stores: St
     assert agent.renewed_at == joined_at + 0.01
 
 
-def test_a_claim_has_a_number_that_renewals_keep_and_another_claim_changes(stores: Stores) -> None:
+def test_what_a_host_goes_by_is_the_version_that_it_wrote_last_and_nothing_while_that_is_in_doubt(
+    stores: Stores,
+) -> None:
     agent = stores.fresh("agent", "alpha")
-    first = lease_of(stores, "alpha")
-    assert first.claim == agent.claim == first.version
+    first = agent.footing
+    assert first == footing_of(stores, "alpha")
     agent.renew(agent.renewed_at + 1)
-    stores.until(lambda: lease_of(stores, "alpha").version > first.version)
-    assert lease_of(stores, "alpha").claim == agent.claim == first.claim
+    stores.until(lambda: agent.footing != first)
+    assert agent.footing == Footing(first.lease + 1, first.taken) == footing_of(stores, "alpha")
     agent.claim_anew()
+    assert agent.footing in (None, Footing(first.lease + 2, first.taken)), "at once, or in a moment"
     stores.until(lambda: agent.fresh)
-    assert lease_of(stores, "alpha").claim == agent.claim > first.claim
+    assert agent.footing == Footing(first.lease + 2, first.taken) == footing_of(stores, "alpha")
+    stores.cut(agent)
+    assert agent.footing is None
 
 
 def test_a_lease_that_rests_on_grants_is_not_renewed_and_proves_no_session(stores: Stores) -> None:
     agent = stores.fresh("agent", "alpha")
+    before = agent.footing
     assert agent.rest == Rest()
-    agent.rest_on(3)
-    stores.until(lambda: agent.rest == Rest(3))
+    agent.rest_on_grants()
+    stores.until(lambda: agent.rest == Rest(granted=True))
     assert agent.renewed_at is None
+    assert agent.footing == Footing(before.lease + 1, before.taken)
     resting = lease_of(stores, "alpha")
-    assert (resting.granted, resting.alive, resting.claim) == (3, True, agent.claim)
+    assert (resting.granted, resting.alive) == (True, True)
     agent.renew(1e9)
-    agent.rest_on(4)
+    agent.rest_on_grants()
     agent.report(Report("alpha", version="a later write"))
     stores.until(lambda: "alpha" in stores.opened[0].view().reports)
     assert lease_of(stores, "alpha") == resting
     agent.claim_anew()
     stores.until(lambda: agent.fresh)
-    assert (agent.rest, lease_of(stores, "alpha").granted) == (Rest(), 0)
+    assert (agent.rest, lease_of(stores, "alpha").granted) == (Rest(), False)
     assert agent.renewed_at is not None
 
 
@@ -63,31 +72,82 @@ def test_a_connection_that_is_lost_changes_nothing_in_what_the_lease_rests_on_be
     stores: Stores,
 ) -> None:
     agent = stores.fresh("agent", "alpha")
-    agent.rest_on(3)
+    agent.rest_on_grants()
     stores.cut(agent)
-    assert agent.rest.epoch == 3, "settled or not: the answer may be lost"
+    assert agent.rest.granted, "settled or not: the answer may be lost"
+    agent.rest_on_grants()
     stores.mend(agent)
     stores.until(lambda: agent.fresh)
-    assert (agent.rest, lease_of(stores, "alpha").granted) == (Rest(), 0)
+    assert (agent.rest, lease_of(stores, "alpha").granted) == (Rest(), False)
 
 
 def test_whose_grants_are_over_is_taken_over_while_its_session_lives_unless_it_has_claimed_anew(stores: Stores) -> None:
     leader, agent = leading(stores), stores.fresh("agent", "alpha")
     assert leader.commit(Change(assignments=(FIRST,)))
-    agent.rest_on(1)
-    stores.until(lambda: agent.rest == Rest(1))
-    version = lease_of(stores, "alpha").version
+    agent.rest_on_grants()
+    stores.until(lambda: agent.rest == Rest(granted=True))
+    version = leader.look_at_lease("alpha").version
     agent.claim_anew()
     stores.until(lambda: agent.fresh)
-    assert not leader.commit(Change(assignments=(TAKEN,), granted=(("alpha", version),)))
-    agent.rest_on(1)
-    stores.until(lambda: agent.rest == Rest(1))
-    version = lease_of(stores, "alpha").version
+    assert not leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version),)))
+    agent.rest_on_grants()
+    stores.until(lambda: agent.rest == Rest(granted=True))
     stores.until(lambda: leader.fresh)
-    assert leader.commit(Change(assignments=(TAKEN,), granted=(("alpha", version),)))
+    before, seen = agent.footing, leader.look_at_lease("alpha")
+    assert before == (seen.version, seen.taken)
+    assert leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", seen.version),)))
+    taken = leader.view().leases["alpha"]
+    assert (taken.version, taken.taken) == (seen.version, seen.taken + 1), "what it goes by counts no more"
+    assert agent.footing == before, "it has read nothing yet"
     agent.claim_anew()
     stores.until(lambda: agent.fresh)
     assert agent.told().assignments["web1"].owner == "beta"
+    assert agent.footing == (seen.version + 1, seen.taken + 1)
+
+
+def test_several_takeovers_from_one_host_may_rest_on_one_look(stores: Stores) -> None:
+    leader, agent = leading(stores), stores.fresh("agent", "alpha")
+    second = Assignment("web2", "alpha", 1)
+    assert leader.commit(Change(assignments=(FIRST, second)))
+    version = leader.look_at_lease("alpha").version
+    for taken in (TAKEN, replace(second, owner="beta", epoch=2)):
+        assert leader.commit(Change(assignments=(taken,), vouched=(("alpha", version),)))
+    assert leader.look_at_lease("alpha").taken == agent.footing.taken + 2
+
+
+def test_a_lease_that_is_looked_at_is_seen_as_it_is(stores: Stores) -> None:
+    leader, agent = leading(stores), stores.fresh("agent", "alpha")
+    agent.renew(agent.renewed_at + 1)
+    agent.renew(agent.renewed_at + 2)
+    stores.until(lambda: agent.footing == footing_of(stores, "alpha"))
+    assert leader.look_at_lease("alpha").version == agent.footing.lease == leader.view().leases["alpha"].version
+    assert leader.look_at_lease("gamma") is None
+
+
+# --- the leader's own lease -------------------------------------------------------------------------------------------
+
+
+def test_a_leader_leads_for_a_lease_from_the_sending_of_what_was_acknowledged(stores: Stores) -> None:
+    leader = stores.fresh("leader", "beta", clock=lambda: 100.0)
+    assert leader.leads_until is None
+    stores.until(leader.lead)
+    assert leader.leads_until == pytest.approx(100.0 + TIMING.lease_s)
+    leader.pulse(100.5)
+    stores.until(lambda: leader.leads_until > 100.5 + TIMING.lease_s - 0.01)
+    leader.pulse(99.0)  # an answer that comes late takes nothing away
+    leader.pulse(100.6)
+    stores.until(lambda: leader.leads_until == pytest.approx(100.6 + TIMING.lease_s))
+
+
+def test_a_leader_that_is_cut_off_or_deposed_proves_nothing_more(stores: Stores) -> None:
+    leader = leading(stores)
+    stores.depose(leader)
+    leader.pulse(1e9)
+    stores.until(lambda: leader.lead() == 2)
+    assert leader.leads_until < 1e8, "only what was sent since it was elected again"
+    other = stores.fresh("leader", "alpha")
+    other.pulse(1e9)
+    assert other.leads_until is None, "it does not lead"
 
 
 def test_a_host_that_is_cut_off_is_seen_to_be_gone(stores: Stores) -> None:

@@ -5,32 +5,33 @@
 
 Rule 1: no threads and no clock of its own.
 Rule 2: after every connection the lease is written first and the mirror read after it.
-Rule 3: the mirror is what was read last: a watch says only that something is different, and then it is read again.
-Rule 4: a connection whose answers stay away is given up after two thirds of the session; nobody notices it earlier.
-Rule 5: a call that waits for its answer is done at once; without an answer it raises, and may be done all the same.
+Rule 3: a call that waits for its answer is done at once; without an answer it raises, and may be done all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from failover import records, wire, writes
-from failover.errors import FailoverError, Refused, Unreachable
+from failover.errors import Refused, Unreachable
+from failover.grants import Footing
 from failover.model import (
     Cluster,
     ClusterIntent,
     Event,
     Hold,
     HostIntent,
+    Lease,
     Memory,
     Report,
     Told,
     View,
     VserverIntent,
 )
-from failover.records import DIRECTORIES, FILES, HISTORY_MAX, Node, Role
+from failover.records import HISTORY_MAX, Node, Role
+from failover.simulate.connection import Connection, Read
 from failover.simulate.line import Direct, Line
 from failover.simulate.znodes import World, aged
 from failover.store import Change, Rest, Store
@@ -40,17 +41,10 @@ from failover.writes import Check, Create, Delete, Set, Write
 _R = TypeVar("_R")
 
 
-class _Read(NamedTuple):
-    """All znodes after this transaction."""
-
-    zxid: int
-    nodes: Mapping[str, Node]
-
-
 _AGAIN_S = 0.3  # after a conflict
 
 
-class MemoryStore(Store):
+class MemoryStore(Connection, Store):
     """See failover/store.py. `changed` is called in the midst of somebody's write: it may only take a note."""
 
     def __init__(
@@ -65,172 +59,34 @@ class MemoryStore(Store):
         clock: Callable[[], float] | None = None,
         line: Line | None = None,
     ) -> None:
-        self._world, self._role, self._host, self._timing, self._changed = world, role, host, timing, changed
-        self._clock, self._line = clock or world.clock, line or Direct()
-        self._followed = (*FILES[role], *(f"{directory}/" for directory in DIRECTORIES[role] if directory != "leases"))
-        self.session: int | None = session
-        self._open = self._connected = self._fresh = self._closed = False
-        self._link = 0  # counts the connections: what was begun under another one is void
-        self._silence = 0  # counts the times that the answers stayed away or came back
-        self._silent = self._notified = self._paused = False
-        self._mirror: Mapping[str, Node] = {}
-        self._known = 0  # the transaction after which something in the mirror was read
+        super().__init__(world, role, timing, changed, session, line or Direct())
+        self._host, self._clock = host, clock or world.clock
         self._told: tuple[Mapping[str, Node], Told] | None = None
         self._lease_version: int | None = None  # what the next renewal will find; None: not known
         self._renewed_at: float | None = None
-        self._rest, self._claim_number = Rest(), 0
+        self._rest, self._footing = Rest(), Footing(-1, -1)
+        self._proved_at: float | None = None  # the sending of the newest write that was acknowledged while it leads
         self._report: Report | None = None  # the newest, while it is not acknowledged
         self._reporting = False
         self._epoch: int | None = None
         world.join(self)
         self.mend()
 
-    # --- the connection, and its faults -------------------------------------------------------------------------------
+    def _lost(self) -> None:
+        self._lease_version, self._reporting = None, False
 
-    @property
-    def connected(self) -> bool:
-        return self._connected
-
-    @property
-    def fresh(self) -> bool:
-        return self._fresh
-
-    @property
-    def session_s(self) -> float | None:
-        return self._timing.session_s
-
-    @property
-    def trouble(self) -> FailoverError | None:
-        return None
-
-    def cut(self) -> None:
-        """The connection is lost, and this process knows it."""
-        if not self._open:
-            return
-        self._open = self._connected = self._fresh = self._silent = self._notified = self._reporting = False
-        self._link += 1
-        self._lease_version = None
-        self._line.drop()
-        if self.session is not None:
-            self._world.cut(self.session, wrote=self._role == "agent")
-        self._changed()
-        if self._whole():
-            self._line.retry(self.mend)
-
-    def mend(self) -> None:
-        """Connect again: in the same session if it is still there."""
-        if self._open or self._closed or self._paused or not self._whole():
-            return
-        self._open = True
-        self._link += 1
-        self._ask(partial(self._world.open, self._timing.session_s, self.session), self._opened)
-
-    def close(self) -> None:
-        """Let go in order: only an agent leaves its session alone."""
-        if self.die() and self._role != "agent" and self.session is not None:
-            self._world.end(self.session)
-
-    def die(self) -> bool:
-        """The process is gone without a word; whether it was connected."""
-        self._world.leave(self)
-        self._closed, was = True, self._connected
-        self.cut()
-        return was
-
-    def ended(self) -> None:
-        """Called by the world: this session is over. Who cannot be told will notice it."""
-        if self._open and self._whole():
-            self._line.answer(partial(self._unless_void, self._link, self.cut))
-
-    def line_changed(self) -> None:
-        """A direction of the line is up or down now, or the process stands still or goes on."""
-        if not self._open:
-            if self._whole() and not self._closed:
-                self._line.retry(self.mend)
-            return
-        if not self._line.there() and self.session is not None:
-            self._world.cut(self.session, wrote=self._role == "agent")
-        self._line.flush()
-        if not self._whole():
-            if not self._silent:
-                self._silent = True
-                self._silence += 1
-                self._line.after(self._timing.session_s * 2 / 3, partial(self._notice, self._silence))
-            return
-        self._silent = False
-        if self.session is not None and not self._world.hear(self.session):
-            self._line.answer(partial(self._unless_void, self._link, self.cut))
-
-    def _notice(self, silence: int) -> None:
-        if self._silent and silence == self._silence:
-            self.cut()
-
-    def _whole(self) -> bool:
-        return self._line.there() and self._line.back()
-
-    def _ask(self, do: Callable[[], _R], then: Callable[[_R], None]) -> None:
-        """Have it done at the store, and go on with what came of it, if the connection is still the same."""
-        link = self._link
-
-        def perform() -> None:
-            found = do()
-            self._line.answer(lambda: self._unless_void(link, partial(then, found)))
-
-        self._line.send(perform)
-
-    def _unless_void(self, link: int, action: Callable[[], None]) -> None:
-        if link == self._link and self._open:
-            action()
-
-    def _opened(self, session: int) -> None:
-        before, self.session = self.session, session
-        self._connected = True
-        if before != session:
-            self._renewed_at = self._epoch = None
-        self._begin()
-        self._changed()
+    def _begin_session(self) -> None:
+        self._renewed_at = self._epoch = self._proved_at = None
 
     def _begin(self) -> None:
-        """The lease, then the mirror (rule 2)."""
+        """An agent's lease, then the mirror."""
         if self._role == "agent":
             self._ask(self._claimed_by, self._claim)
         else:
-            self._ask(self._all, self._read)
+            super()._begin()
 
-    def _all(self) -> _Read:
-        return _Read(self._world.zxid, self._world.nodes)
-
-    def _read(self, read: _Read) -> None:
-        if read.zxid < self._known:
-            self._ask(self._all, self._read)
-            return
-        self._mirror, self._fresh, self._notified = read.nodes, True, False
+    def _has_read(self) -> None:
         self._send_report()
-        self._changed()
-
-    def happened(self, paths: Sequence[str]) -> None:
-        """Called by the world: what watches have to say."""
-        if self._connected and self._role != "operator" and not self._notified:
-            if not any(path.startswith(self._followed) for path in paths):
-                return
-            self._notified = True
-            self._line.answer(partial(self._unless_void, self._link, partial(self._ask, self._look, self._saw)))
-
-    def _look(self) -> _Read:
-        self._notified = False
-        return self._all()
-
-    def _saw(self, read: _Read) -> None:
-        if read.zxid < self._known:  # the mirror never goes back in time
-            self._ask(self._look, self._saw)
-            return
-        self._mirror = read.nodes
-        self._changed()
-
-    def _read_again(self, *paths: str) -> None:
-        """Of what this process has written itself it knows at once."""
-        found = {path: node for path in paths if (node := self._world.nodes.get(path))}
-        self._mirror, self._known = {**self._mirror, **found}, self._world.zxid
 
     def skip(self, length_s: float, clock_s: float, paths: Collection[str]) -> None:
         """As if the renewals and reports of the idle time that is left out had been made; `clock_s`: on our clock."""
@@ -257,8 +113,9 @@ class MemoryStore(Store):
         self._ask(partial(self._write_claim, session, claim), partial(self._claimed, sent_at, version))
 
     def _write_claim(self, session: int, claim: tuple[Write, ...]) -> bool | None:
-        if f"reports/{self._host}" not in self._world.nodes:
-            self._world.write(session, Create(f"reports/{self._host}"))
+        for path in (f"reports/{self._host}", f"taken/{self._host}"):
+            if path not in self._world.nodes:
+                self._world.write(session, Create(path))
         return self._world.write(session, *claim)
 
     def _claimed(self, sent_at: float, version: int, done: bool | None) -> None:
@@ -267,43 +124,46 @@ class MemoryStore(Store):
         elif not done:
             self._line.after(_AGAIN_S, partial(self._unless_void, self._link, self._begin))
         else:
-            self._lease_version = self._claim_number = version
+            self._lease_version = version
             self._renewed_at, self._rest = max(sent_at, self._renewed_at or sent_at), Rest()
-            self._ask(self._all, self._read)
+            self._ask(self._all, partial(self._read_after_claim, version))
+
+    def _read_after_claim(self, version: int, read: Read) -> None:
+        self._footing = Footing(version, read.nodes[f"taken/{self._host}"].version)
+        self._read(read)
 
     def renew(self, now: float) -> None:
-        if not self._rest.epoch:
-            self._write_lease(0, partial(self._renewed, now))
+        if not self._rest.granted:
+            self._write_lease(partial(self._renewed, now), granted=False)
 
-    def rest_on(self, epoch: int) -> None:
-        before, self._rest = self._rest, Rest(epoch, settled=False)
-        if before.epoch or not self._write_lease(epoch, partial(self._rests, epoch)):
-            self._rest = before
+    def rest_on_grants(self) -> None:
+        if self._fresh and not self._rest.granted and self._lease_version is not None:
+            self._rest = Rest(granted=True, settled=False)
+            self._write_lease(self._rests, granted=True)
 
-    def _write_lease(self, granted: int, then: Callable[[bool | None], None]) -> bool:
-        """Whether it was begun: the lease is claimed as soon as there is a connection, and not written before."""
+    def _write_lease(self, then: Callable[[], None], *, granted: bool) -> None:
+        """Nothing before it is claimed, which is done as soon as there is a connection."""
         if not self._connected or self.session is None or self._lease_version is None:
-            return False
+            return
         version, self._lease_version = self._lease_version, self._lease_version + 1
-        record = wire.encode(wire.LeaseRecord(self.session, granted, self._claim_number))
-        self._ask(partial(self._world.write, self.session, Set(f"leases/{self._host}", record, version)), then)
-        return True
+        record = Set(f"leases/{self._host}", wire.encode(wire.LeaseRecord(self.session, granted)), version)
+        self._ask(partial(self._world.write, self.session, record), partial(self._written, version + 1, then))
 
-    def _renewed(self, sent_at: float, done: bool | None) -> None:
-        if done:
-            self._renewed_at = max(sent_at, self._renewed_at or sent_at)
-        self._settle(done)
-
-    def _rests(self, epoch: int, done: bool | None) -> None:
-        if done:
-            self._renewed_at, self._rest = None, Rest(epoch)
-        self._settle(done)
-
-    def _settle(self, done: bool | None) -> None:
+    def _written(self, version: int, then: Callable[[], None], done: bool | None) -> None:
         if done is None:
             self.cut()
         elif not done:
             self.claim_anew()
+        else:
+            if self._lease_version is not None:
+                self._footing = self._footing._replace(lease=version)
+            then()
+
+    def _renewed(self, sent_at: float) -> None:
+        self._renewed_at = max(sent_at, self._renewed_at or sent_at)
+
+    def _rests(self) -> None:
+        self._renewed_at, self._rest = None, Rest(granted=True)
 
     def claim_anew(self) -> None:
         self._lease_version, self._fresh = None, False
@@ -315,8 +175,8 @@ class MemoryStore(Store):
         return self._rest
 
     @property
-    def claim(self) -> int:
-        return self._claim_number
+    def footing(self) -> Footing | None:
+        return self._footing if self._fresh and self._lease_version is not None else None
 
     def pause(self) -> None:
         self._paused = True
@@ -331,7 +191,7 @@ class MemoryStore(Store):
         """A session that has ended meanwhile is not known to have ended before there is a connection."""
         return self._renewed_at
 
-    # --- calls that wait for their answer (rule 5) --------------------------------------------------------------------
+    # --- calls that wait for their answer (rule 3) --------------------------------------------------------------------
 
     def _write(self, *transaction: Write) -> bool:
         self._need_session()
@@ -426,7 +286,7 @@ class MemoryStore(Store):
             return None
         holder = self._mirror.get("leader/holder")
         if holder is None or holder.session != self.session:
-            self._epoch = None
+            self._epoch = self._proved_at = None
         if self._epoch is not None or (holder is not None and holder.session != self.session):
             return self._epoch
         try:
@@ -440,10 +300,34 @@ class MemoryStore(Store):
         holder, epoch = nodes.get("leader/holder"), nodes["leader/epoch"].version
         if holder is not None:
             return epoch if holder.session == self.session else None
+        sent_at = self._clock()
         if not self._write(*writes.stand(self._host or "memory", epoch)):
             return None
         self._read_again("leader/holder", "leader/epoch")
+        self._proved_at = sent_at
         return epoch + 1
+
+    @property
+    def leads_until(self) -> float | None:
+        return None if self._epoch is None or self._proved_at is None else self._proved_at + self._timing.lease_s
+
+    def pulse(self, now: float) -> None:
+        if self._epoch is not None and self._connected and self.session is not None:
+            proof = partial(self._world.write, self.session, *writes.proof(self._epoch))
+            self._ask(proof, partial(self._proved, self._epoch, now))
+
+    def _proved(self, epoch: int, sent_at: float, done: bool | None) -> None:
+        if done and epoch == self._epoch:
+            self._proved_at = max(sent_at, self._proved_at or sent_at)
+
+    def look_at_lease(self, host: str) -> Lease | None:
+        nodes = self._need()
+        self._read_again(*(f"{kind}/{host}" for kind in ("leases", "alive", "taken")))
+        if f"alive/{host}" not in nodes:
+            self._mirror = {path: node for path, node in self._mirror.items() if path != f"alive/{host}"}
+        if (node := nodes.get(f"leases/{host}")) is None:
+            return None
+        return records.lease(host, node, nodes.get(f"alive/{host}"), nodes.get(f"taken/{host}"))
 
     def commit(self, change: Change) -> bool:
         self._need_session()
@@ -453,7 +337,8 @@ class MemoryStore(Store):
             self._fresh = False  # something is not as our mirror has it
             self._ask(self._all, self._read)
             return False
-        self._read_again(*(f"assignments/{word.vserver}" for word in change.assignments))
+        taken = (f"taken/{host}" for host, _ in (*change.leases, *change.vouched))
+        self._read_again(*(f"assignments/{word.vserver}" for word in change.assignments), *taken)
         if len(self._world.past) > HISTORY_MAX:
             self._write(*map(Delete, sorted(self._world.past)[:-HISTORY_MAX]))
         return True

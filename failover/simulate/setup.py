@@ -113,7 +113,8 @@ def _fill_store(scene: Scene, initial: Initial, *, is_old: bool) -> None:
     for host in scene.cluster.hosts:
         if is_old and not _is_on(initial, host):
             report = wire.encode(_last_report(scene, initial, host))
-            world.write(session, Create(f"leases/{host}", wire.encode(wire.LeaseRecord())))
+            lease = Create(f"leases/{host}", wire.encode(wire.LeaseRecord()))
+            world.write(session, lease, Create(f"taken/{host}"))
             world.write(session, Create(f"reports/{host}", report))
             written += [f"leases/{host}", f"reports/{host}"]
     world.nodes = aged(world.nodes, -AGO_S, written)
@@ -154,7 +155,7 @@ def _join(scene: Scene, host: Host, initial: Initial) -> None:
     """It has renewed its lease at 0 s, and what it owns is held by its guard."""
     world, body = scene.world, host.body
     session = world.open(scene.timing.session_s)
-    world.write(session, *writes.claim(host.name, session, None, None))
+    world.write(session, Create(f"taken/{host.name}"), *writes.claim(host.name, session, None, None))
     host.session = session
     owned = [name for name, owner in initial.owners.items() if owner == host.name]
     body.guard.begin()

@@ -138,7 +138,7 @@ class Client:
         found = {path: self._answer(result, f"reading {path}") for path, result in asked.items()}
         return {path: _node(b"", stat) if stat else None for path, stat in found.items()}
 
-    def pulse(self, deadline_s: float) -> None:
+    def await_answer(self, deadline_s: float) -> None:
         """See whether the server still answers, and go to another if it does not. Answers to others count: a long
         reading may be ahead of ours."""
         result, since = self._kazoo.exists_async("/"), time.monotonic()
@@ -163,6 +163,17 @@ class Client:
     def write(self, root: str, *writes: Write) -> tuple[float, ...] | None:
         """All of it or nothing, below `root`. The times of the sets on the store's clock; None when something was not
         as the writes expected it. Raises Unreachable when there is no answer: nobody knows yet whether it was done."""
+        transaction = self._prepared(root, writes)
+        results = self._answer(transaction.commit_async(), f"writing {root}/{writes[0].path}") or []
+        failures = [result for result in results if isinstance(result, Exception)]
+        for failure in failures:
+            if not isinstance(failure, (*_CONFLICTS, RolledBackError, RuntimeInconsistency)):
+                raise self._error(failure, f"writing {root}/{writes[0].path}")
+        if failures or not results:
+            return None
+        return tuple(result.mtime / 1000 for result in results if isinstance(result, ZnodeStat))
+
+    def _prepared(self, root: str, writes: Sequence[Write]) -> Any:
         transaction = self._kazoo.transaction()
         for one in writes:
             match one:
@@ -174,14 +185,7 @@ class Client:
                     transaction.delete(f"{root}/{path}", version)
                 case Check(path, version):
                     transaction.check(f"{root}/{path}", version)
-        results = self._answer(transaction.commit_async(), f"writing {root}/{writes[0].path}") or []
-        failures = [result for result in results if isinstance(result, Exception)]
-        for failure in failures:
-            if not isinstance(failure, (*_CONFLICTS, RolledBackError, RuntimeInconsistency)):
-                raise self._error(failure, f"writing {root}/{writes[0].path}")
-        if failures or not results:
-            return None
-        return tuple(result.mtime / 1000 for result in results if isinstance(result, ZnodeStat))
+        return transaction
 
     def make(self, *paths: str) -> None:
         """Create what does not exist yet."""
@@ -200,6 +204,14 @@ class Client:
                 done(None, isinstance(result.exception, (*_CONFLICTS, NoAuthError)))
 
         self._kazoo.set_async(path, data, version=version).rawlink(answered)
+
+    def begin_all(self, root: str, transaction: Sequence[Write], done: Callable[[bool], None]) -> None:
+        """A transaction below `root`, without waiting. `done` is told whether it is known to have been done."""
+
+        def answered(result: Any) -> None:
+            done(result.successful() and not any(isinstance(one, Exception) for one in result.value))
+
+        self._prepared(root, transaction).commit_async().rawlink(answered)
 
     # ending
 

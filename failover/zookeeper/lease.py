@@ -46,15 +46,15 @@ class HostLease:
         self._lock = threading.Lock()
         self._link = 0  # counts the changes of the link: what was begun under another one is void
         self._version: int | None = None  # what the next write will find; None: not known
+        self.version: int | None = None  # of the newest that is acknowledged and not in doubt
         self._waiting_since: float | None = None  # the oldest renewal that has no answer
-        self.claim_number = 0
         self.renewed_at: float | None = None
         self.rest = _SESSION
 
     def link_changed(self, *, expired: bool) -> None:
         with self._lock:
             self._link += 1
-            self._version = self._waiting_since = None
+            self._version = self.version = self._waiting_since = None
             if expired:
                 self.renewed_at = None
 
@@ -62,7 +62,7 @@ class HostLease:
         """Write the record, and make `alive` with it if this session has none. Waits for the answers; `over` ends it
         early."""
         with self._lock:
-            link, self._version = self._link, None  # no renewal comes in between
+            link, self._version, self.version = self._link, None, None  # no renewal comes in between
         session = self._client.session
         if session is None:
             raise Unreachable("the connection to ZooKeeper is lost")
@@ -85,7 +85,7 @@ class HostLease:
             self._saw(at)
         with self._lock:
             if link == self._link:
-                self._version = self.claim_number = before.version + 1 if before else 0
+                self._version = self.version = before.version + 1 if before else 0
                 self.renewed_at, self.rest = max(sent_at, self.renewed_at or sent_at), _SESSION
 
     def _wait_for_silence(self, over: threading.Event) -> None:
@@ -102,7 +102,7 @@ class HostLease:
     def renew(self, now: float) -> None:
         """Begin to write it; not before it is claimed, nor while it rests on grants."""
         with self._lock:
-            if self._version is None or self.rest.epoch:
+            if self._version is None or self.rest.granted:
                 return
             patience_s = 0.4 * self._timing.lease_s
             if self._waiting_since is not None and now - self._waiting_since > patience_s:
@@ -114,44 +114,44 @@ class HostLease:
                 return
             if self._waiting_since is None:
                 self._waiting_since = now
-            self._begin(0, partial(self._renewed, now, self._link))
+            self._begin(False, partial(self._renewed, now))
 
-    def rest_on(self, epoch: int) -> None:
-        """Begin to write that it rests on the grants of the leader of this epoch."""
+    def rest_on_grants(self) -> None:
+        """Begin to write that it rests on the grants of the leader."""
         with self._lock:
-            if self._version is not None and not self.rest.epoch:
-                self.rest = Rest(epoch, settled=False)
-                self._begin(epoch, partial(self._rests, epoch, self._link))
+            if self._version is not None and not self.rest.granted:
+                self.rest = Rest(granted=True, settled=False)
+                self._begin(True, self._rests)
 
-    def _begin(self, granted: int, answered: Callable[[float | None, bool], None]) -> None:
+    def _begin(self, granted: bool, done: Callable[[], None]) -> None:
         version, session = self._version or 0, self._client.session
         self._version = version + 1
-        record = wire.LeaseRecord(session.number if session else 0, granted, self.claim_number)
+        record = wire.LeaseRecord(session.number if session else 0, granted)
+        answered = partial(self._answered, self._link, version + 1, done)
         self._client.begin(self._lease, wire.encode(record), version, answered)
 
-    def _renewed(self, sent_at: float, link: int, at: float | None, conflict: bool) -> None:
+    def _answered(self, link: int, version: int, done: Callable[[], None], at: float | None, conflict: bool) -> None:
         with self._lock:
             if link != self._link:
                 return
             self._waiting_since = None
             if at is not None:
-                self.renewed_at = max(sent_at, self.renewed_at or sent_at)
+                self.version = version if self._version is not None else None
+                done()
         self._settle(at, conflict)
 
-    def _rests(self, epoch: int, link: int, at: float | None, conflict: bool) -> None:
-        with self._lock:
-            if link != self._link:
-                return
-            if at is not None:
-                self.renewed_at, self.rest = None, Rest(epoch)
-        self._settle(at, conflict)
+    def _renewed(self, sent_at: float) -> None:
+        self.renewed_at = max(sent_at, self.renewed_at or sent_at)
+
+    def _rests(self) -> None:
+        self.renewed_at, self.rest = None, Rest(granted=True)
 
     def _settle(self, at: float | None, conflict: bool) -> None:
         if at is not None:
             self._saw(at)
             return
         with self._lock:
-            self._version = None
+            self._version = self.version = None
         if conflict:
             _log.error("somebody else has written the lease of %s: are there two agents of that name?", self._host)
         self._doubt()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from failover.records import DIRECTORIES, FILES, Node, Role
 from failover.zookeeper.client import Client
 
-_UNWATCHED = ("alive", "leases")  # of what is in these: rule 3, and of `alive` only the facts are of interest
+_UNWATCHED = ("alive", "leases", "taken")  # what is in these: rule 3, and of `alive` only the facts are of interest
 
 
 class Mirror:
@@ -51,9 +51,9 @@ class Mirror:
         inside = self._read_inside(directories)
         read = inside | self._read(records)
         if "alive" in directories:
-            read |= self._read(self._leases_in_doubt(inside), watch=False)
+            read |= self._read_leases(self._in_doubt(inside))
         spoken_of = {path.rpartition("/")[2] for path in records if path.startswith("intent/hosts/")}
-        read |= self._read((f"leases/{host}" for host in spoken_of), watch=False)
+        read |= self._read_leases(spoken_of)
         with self._lock:
             for path in [p for p in self._nodes if p.rpartition("/")[0] in directories and p not in read]:
                 del self._nodes[path]
@@ -67,21 +67,34 @@ class Mirror:
         elif known is None or node.zxid >= known.zxid:
             self._nodes[path] = node
 
-    def _leases_in_doubt(self, read: Mapping[str, Node | None]) -> set[str]:
-        """Of hosts that are new; of all while somebody is gone (who may have come and gone again)."""
-        alive = {"leases/" + path.removeprefix("alive/") for path in read if path.startswith("alive/")}
-        known = {path for path in self.nodes if path.startswith("leases/")}
+    def look_at(self, *hosts: str) -> None:
+        """Read their leases again."""
+        read = self._read_leases(hosts) | self._facts(f"alive/{host}" for host in hosts)
+        with self._lock:
+            for path, node in read.items():
+                self._put(path, node)
+
+    def _in_doubt(self, read: Mapping[str, Node | None]) -> set[str]:
+        """The leases of hosts that are new; of all while somebody is gone (who may have come and gone again)."""
+        alive = {path.removeprefix("alive/") for path in read if path.startswith("alive/")}
+        known = {path.removeprefix("leases/") for path in self.nodes if path.startswith("leases/")}
         return known | alive if known - alive else alive - known
 
     def _read_inside(self, directories: Iterable[str], *, watch: bool = True) -> dict[str, Node | None]:
         directories = set(directories)
-        watched = {self._root + directory for directory in directories - {"leases"}}
-        listed = self._client.names(watched, watch=watch)
-        listed |= self._client.names(self._root + directory for directory in directories & {"leases"})
+        unwatched = directories & {"leases", "taken"}
+        listed = self._client.names((self._root + directory for directory in directories - unwatched), watch=watch)
+        listed |= self._client.names(self._root + directory for directory in unwatched)
         found = {f"{path.removeprefix(self._root)}/{name}" for path, names in listed.items() for name in names}
-        alive, leases = ({path for path in found if path.startswith(f"{kind}/")} for kind in _UNWATCHED)
-        read = self._read(found - alive - leases, watch=watch)
-        return read | self._read(leases, watch=False) | self._facts(alive)
+        hosts = {path.removeprefix("leases/") for path in found if path.startswith("leases/")}
+        others = {path for path in found if not path.startswith(tuple(f"{kind}/" for kind in _UNWATCHED))}
+        read = self._read(others, watch=watch) | self._read_leases(hosts)
+        return read | self._facts(path for path in found if path.startswith("alive/"))
+
+    def _read_leases(self, hosts: Iterable[str]) -> dict[str, Node | None]:
+        hosts = set(hosts)
+        read = self._read((f"leases/{host}" for host in hosts), watch=False)
+        return read | self._facts(f"taken/{host}" for host in hosts)
 
     def _read(self, paths: Iterable[str], *, watch: bool = True) -> dict[str, Node | None]:
         return self._relative(self._client.read((self._root + path for path in paths), watch=watch))

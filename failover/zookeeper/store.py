@@ -25,12 +25,14 @@ from typing import TypeVar
 
 from failover import records, wire, writes
 from failover.errors import FailoverError, Refused, Unreachable
+from failover.grants import Footing
 from failover.model import (
     Cluster,
     ClusterIntent,
     Event,
     Hold,
     HostIntent,
+    Lease,
     Memory,
     Report,
     Told,
@@ -43,6 +45,7 @@ from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set
 from failover.zookeeper import session as saved
 from failover.zookeeper.client import Client, Link, Session, boot_time
+from failover.zookeeper.leadership import Leadership
 from failover.zookeeper.lease import HostLease
 from failover.zookeeper.mirror import Mirror
 from failover.zookeeper.protect import protect
@@ -81,11 +84,10 @@ class ZooKeeperStore(Store):
         self._over = threading.Event()
         self._connected = self._read = self._closed = False
         self._link = 0  # counts the changes of the link: what was begun under another one is void
-        self._sessions = 0  # counts the sessions that are over
         self._ahead_s: float | None = None  # the store's clock, less our monotonic one
+        self._taken = 0  # how often this host was taken over from, as read after its lease was claimed
         self._report: bytes | None = None  # the newest, while it is not acknowledged
         self._reporting = False
-        self._epoch: int | None = None
         self._trouble: FailoverError | None = None
         self._client = Client(
             servers,
@@ -97,6 +99,9 @@ class ZooKeeperStore(Store):
             resume=saved.load(self._session_file, cluster_name, servers) if self._session_file else None,
         )
         self._mirror = Mirror(self._client, self._root, role)
+        self._leadership = Leadership(
+            self._client, self._root, host or socket.gethostname(), timing, clock=clock, saw=self._saw
+        )
         self._lease: HostLease | None = None
         if role == "agent":
             self._lease = HostLease(
@@ -153,8 +158,7 @@ class ZooKeeperStore(Store):
             self._connected, self._read = link is Link.CONNECTED, False
             self._reporting = False
             if link is Link.EXPIRED:
-                self._sessions += 1
-                self._epoch = None
+                self._leadership.expired()
         if self._lease is not None:
             self._lease.link_changed(expired=link is Link.EXPIRED)
         _log.log(logging.INFO if link is Link.CONNECTED else logging.WARNING, "ZooKeeper: %s", link.value)
@@ -208,22 +212,26 @@ class ZooKeeperStore(Store):
             self._mirror.read_again(todo)
             self._tell()
         elif self._role == "leader":
-            self._client.pulse(self._timing.session_s / 4)  # an agent notices by its renewals that a server is silent
+            self._client.await_answer(
+                self._timing.session_s / 4
+            )  # an agent notices by its renewals that a server is silent
 
     def _begin(self) -> None:
         """After every connection, and after every doubt (rule 2)."""
         link = self._link
         protect(self._client, ROOT, self._root)
         if self._role == "agent":
-            self._client.make(self._path(f"reports/{self._host}"))
+            self._client.make(self._path(f"reports/{self._host}"), self._path(f"taken/{self._host}"))
         if self._lease is not None:
             self._lease.claim(self._over)
         nodes = self._mirror.read_all()
+        taken = self._client.facts((self._path(f"taken/{self._host}"),)) if self._role == "agent" else {}
         with self._lock:
             if link != self._link:
                 return
             self._mirror.replace(nodes)
             self._read, self._trouble = True, None
+            self._taken = sum(node.version for node in taken.values() if node is not None)
         self._send_report()
 
     def _session_claimed(self, session: Session) -> None:
@@ -318,17 +326,19 @@ class ZooKeeperStore(Store):
         if self._connected and self._lease is not None:
             self._lease.renew(now)
 
-    def rest_on(self, epoch: int) -> None:
-        if self._connected and self._lease is not None:
-            self._lease.rest_on(epoch)
+    def rest_on_grants(self) -> None:
+        if self.fresh and self._lease is not None:
+            self._lease.rest_on_grants()
 
     @property
     def rest(self) -> Rest:
         return self._lease.rest if self._lease else Rest()
 
     @property
-    def claim(self) -> int:
-        return self._lease.claim_number if self._lease else 0
+    def footing(self) -> Footing | None:
+        with self._lock:
+            version = self._lease.version if self._lease is not None and self.fresh else None
+            return None if version is None else Footing(version, self._taken)
 
     def claim_anew(self) -> None:
         self._doubt()
@@ -378,43 +388,35 @@ class ZooKeeperStore(Store):
     # --- the leader ---------------------------------------------------------------------------------------------------
 
     def lead(self) -> int | None:
-        with self._lock:
-            session, holder = self._client.session, self._mirror.get("leader/holder")
-            if session is None or not self._read:
-                return None
-            if holder is None or holder.session != session.number:
-                self._epoch = None
-            if self._epoch is not None or (holder is not None and holder.session != session.number):
-                return self._epoch
-            sessions = self._sessions
-        try:
-            epoch = self._stand(session.number)
-        except FailoverError as error:
-            _log.warning("the election must wait: %s", error)
+        session, known = self._client.session, self._leadership.epoch
+        if session is None or not self._read:
             return None
-        with self._lock:
-            self._epoch = epoch if sessions == self._sessions else None
-            return self._epoch
+        epoch = self._leadership.lead(session, self._mirror.get("leader/holder"))
+        if epoch is not None and epoch != known:
+            self._mirror.read_again(("leader",))
+        return epoch
 
-    def _stand(self, session: int) -> int | None:
-        holder, epoch = self._path("leader/holder"), self._path("leader/epoch")
-        found = self._client.facts((holder, epoch))
-        now, before = found[holder], found[epoch]
-        if before is None or (now is not None and now.session != session):
+    @property
+    def leads_until(self) -> float | None:
+        return self._leadership.until
+
+    def pulse(self, now: float) -> None:
+        if self._connected:
+            self._leadership.pulse(now)
+
+    def look_at_lease(self, host: str) -> Lease | None:
+        self._need()
+        self._mirror.look_at(host)
+        nodes = self._mirror.nodes
+        node = nodes.get(f"leases/{host}")
+        if node is None:
             return None
-        if now is not None:
-            return before.version  # ours since an attempt whose answer was lost: nobody can have stood after it
-        written = self._client.write(self._root, *writes.stand(self._host or socket.gethostname(), before.version))
-        if written is None:
-            return None
-        self._saw(written[0])
-        self._mirror.read_again(("leader",))
-        return before.version + 1
+        return records.lease(host, node, nodes.get(f"alive/{host}"), nodes.get(f"taken/{host}"))
 
     def commit(self, change: Change) -> bool:
         """Raises Unreachable when there is no answer: whether it was done is then seen in the next view."""
         self._need()
-        epoch = self._epoch
+        epoch = self._leadership.epoch
         if epoch is None:
             return False
         written = self._client.write(self._root, *writes.commit(change, epoch))
@@ -425,6 +427,8 @@ class ZooKeeperStore(Store):
         for at in written:
             self._saw(at)
         self._mirror.read_again({"assignments", *(f"assignments/{word.vserver}" for word in change.assignments)})
+        if change.leases or change.vouched:
+            self._mirror.look_at(*dict([*change.leases, *change.vouched]))
         if change.events:
             self._prune()
         return True
@@ -439,13 +443,13 @@ class ZooKeeperStore(Store):
         """Replace one of the leader's own records, if it is different; False when the leadership is lost."""
         self._need()
         data = wire.encode(record)
-        known = self._mirror.get(path)
-        if self._epoch is None:
+        known, epoch = self._mirror.get(path), self._leadership.epoch
+        if epoch is None:
             return False
         if known is not None and known.data == data:
             return True
         write = Create(path, data) if known is None else Set(path, data)
-        done = self._client.write(self._root, Check("leader/epoch", self._epoch), write) is not None
+        done = self._client.write(self._root, Check("leader/epoch", epoch), write) is not None
         if done:
             self._mirror.read_again((path,))
         return done
