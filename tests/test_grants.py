@@ -192,7 +192,8 @@ class World:
         self.host = Host(self.rate())
         self.loss = self.chance.choice((0.0, 0.1, 0.5))
         self.counted = {"granted": 0, "taken": 0, "escaped": 0, "entered": 0, "elected": 0, "given back": 0}
-        self.leader = self.elected()
+        self.leader = self.asked = self.elected()
+        self.hangs_until = 0.0  # the agent; its guard asks on
         self.claim()
         self.step_host()
         self.step_leader(self.leader)
@@ -269,12 +270,18 @@ class World:
     # --- the host -----------------------------------------------------------------------------------------------------
 
     def step_host(self) -> None:
-        host, leader, grantee = self.host, self.leader, self.host.grantee
+        host, leader, grantee = self.host, self.asked, self.host.grantee
         act, now = self.chance.random(), self.now * host.rate
         if grantee is not None:
             ask = grantee.ask(next(self.order), now)
             self.send(lambda: self.hear(leader, ask, grantee))
-        if act < 0.02:  # a new process knows nothing, but the guard has the end
+        if self.chance.random() < 0.1:
+            self.asked = self.leader
+        if self.chance.random() < 0.01:
+            self.hangs_until = self.now + 4
+        if self.now < self.hangs_until:
+            pass
+        elif act < 0.02:  # a new process knows nothing, but the guard has the end
             host.grantee = None
             self.claim()
         elif not host.writing and host.granted and (now > host.until - 0.1 or act < 0.04):
