@@ -29,12 +29,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from agents.lease import Granted
 from agents.reconcile import describe, next_at, reconcile
+from agents.resting import Resting
 from agents.steps import Freeze, Seen, Start, Step, Thaw
 from agents.talk import Peers, Talk
 from failover import __version__
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
+from failover.grants import Footing
 from failover.model import Report, Told
 from failover.store import Store
 from failover.timing import Timing
@@ -61,10 +64,15 @@ class Machine(Peers, Protocol):
         """Start a step and return; what becomes of it is seen in a later `observe`. One that is under way is left."""
         ...
 
-    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
+    @property
+    def granted(self) -> Granted:
+        """What the leader has granted, as the guard has said last."""
+        ...
+
+    def hold(self, until: float, told: Told, promised: Mapping[str, float], footing: Footing | None) -> bool:
         """Tell the guard until when what this host owns may run: until the end of the lease, in the past when there is
-        none; or, where `promised` has a later end, until that, but what has stopped before stays so. False when it has
-        not taken all of it."""
+        none; or, where `promised` has a later end, until that, but what has stopped before stays so; and, with a
+        footing, until the end of what the leader grants upon it. False when it has not taken all of it."""
         ...
 
     def live(self) -> None:
@@ -87,7 +95,7 @@ class Machine(Peers, Protocol):
 class Agent:
     def __init__(self, store: Store, machine: Machine, timing: Timing, wall: Callable[[], float] = time.time) -> None:
         self._store, self._machine, self._timing, self._wall = store, machine, timing, wall
-        self._talk = Talk(machine)
+        self._talk, self._resting = Talk(machine), Resting(store, timing)
         self._sent_at = float("-inf")
         self._said: Report | None = None
         self._said_at = float("-inf")
@@ -101,23 +109,31 @@ class Agent:
         self._back_at = float("-inf")
         self._held = float("-inf")  # the newest end of the lease that the guard has taken
 
+    @property
+    def changes(self) -> bool:
+        """Whether it is about to rest on something else."""
+        return self._resting.tries or (self._resting.granted and not self._store.rest.settled)
+
     def turn(self) -> float:
         """One round; returns the seconds after which the next is due if nothing changes before."""
         now = self._machine.now()
-        timing, until = self._terms()
+        timing, session = self._terms()
         self._come_back(now)
-        if now >= self._sent_at + timing.renew_s and self._store.connected and not self._away:
-            self._store.renew(now)
-            self._sent_at = now
+        self._renew(timing, now)
         fresh = self._store.fresh and not self._away
         told = self._told(fresh)
         if told is None:
             self._machine.live()
             return timing.renew_s
         self._talk.hear()
-        troubled = not fresh or now >= until - timing.lease_s / 2
+        goes_over = self._rest(told, now, fresh=fresh)
+        until = self._resting.until(session, self._machine.granted)
+        troubled = not fresh or self._is_troubled(until, timing, now)
         promised = self._talk.rights(told, timing, now) if troubled and not self._away else {}
-        self._hold(told, until, promised, fresh=fresh)
+        held = self._hold(told, until, promised, fresh=fresh)
+        if goes_over:
+            self._resting.go_over(now, held=held)
+        until = self._resting.until(session, self._machine.granted)
         self._go_away(timing, now)
         seen = self._talk.answer(told, self._machine.observe(told.cluster.vservers), timing)
         if troubled and not self._away:
@@ -128,10 +144,12 @@ class Agent:
             self._report(describe(told, seen, now, version=__version__), told, now)
         else:
             self._go_on(reconcile(told, seen, float("-inf"), now, promised=ends), promised)
-        deadlines = [until, self._sent_at + timing.renew_s, *ends.values()]
+        deadlines = [self._sent_at + timing.renew_s, self._resting.look_at()]
+        deadlines += [until, *ends.values()] if troubled or not self._resting.granted else []
         deadlines += [next_at(told, seen, now)] if fresh else []
         deadlines += [self._back_at] if self._away else []
-        deadlines += [self._talk.ask_at(timing)] if troubled else [until - timing.lease_s / 2]
+        deadlines += [self._talk.ask_at(timing)] if troubled else []
+        deadlines += [] if troubled or self._resting.granted else [until - timing.lease_s / 2]
         return max(SHORTEST_S, min([timing.renew_s, *(at - now for at in deadlines if at > now)]))
 
     def _terms(self) -> tuple[Timing, float]:
@@ -141,7 +159,27 @@ class Agent:
         self._leased |= renewed_at is not None
         return timing, float("-inf") if renewed_at is None else renewed_at + timing.lease_s
 
-    def _hold(self, told: Told, until: float, promised: Mapping[str, float], *, fresh: bool) -> None:
+    def _renew(self, timing: Timing, now: float) -> None:
+        rests = self._resting.tries or self._resting.granted
+        if now >= self._sent_at + timing.renew_s and self._store.connected and not self._away and not rests:
+            self._store.renew(now)
+            self._sent_at = now
+
+    def _rest(self, told: Told, now: float, *, fresh: bool) -> bool:
+        """Whether to go over to grants now."""
+        if self._resting.tries or self._resting.granted:
+            self._machine.live()  # what was granted since?
+        calm = fresh and self._settled == told and self._refused_since is None and told.leader is not None
+        return self._resting.turn(self._machine.granted, calm=calm, now=now)
+
+    def _is_troubled(self, until: float, timing: Timing, now: float) -> bool:
+        """Whether answers stay away, of the store or, while the lease rests on grants, of the leader."""
+        if self._resting.granted:
+            return self._machine.granted.troubled
+        return now >= until - timing.lease_s / 2
+
+    def _hold(self, told: Told, until: float, promised: Mapping[str, float], *, fresh: bool) -> bool:
+        """Whether the guard has taken the end of the lease."""
         going_on = frozenset() if fresh else frozenset(promised)
         if going_on != self._going_on:
             log.warning(
@@ -150,16 +188,18 @@ class Agent:
             self._going_on = going_on
         if fresh:
             now = self._machine.now()
-            if self._machine.hold(until, told, promised):
-                self._held, self._settled = until, told
+            if self._machine.hold(until, told, promised, self._resting.footing()):
+                self._held, self._settled = max(until, self._resting.until(until, self._machine.granted)), told
                 self._refused_since, self._in_doubt = None, False
-            elif now < until and self._refused_since is None:
+                return True
+            if now < until and self._refused_since is None:
                 self._refused_since = now
         elif promised:
             self._settled = None
-            self._machine.hold(float("-inf"), told, promised)
+            self._machine.hold(float("-inf"), told, promised, None)
         else:
             self._machine.live()
+        return False
 
     def _go_away(self, timing: Timing, now: float) -> None:
         since = self._refused_since
@@ -254,9 +294,11 @@ def _younger(report: Report, said: Report, grown_s: float) -> bool:
 @entry
 def main() -> None:
     from agents.bonds import Bonds
+    from agents.lease import attend
     from agents.machine import RUN, RealMachine, recover
     from agents.peers import UdpPeers
     from failover.config import load
+    from failover.seal import Seal
     from failover.timing import PROFILES
     from failover.zookeeper import ZooKeeperStore, read_credentials
 
@@ -276,7 +318,9 @@ def main() -> None:
     )
     bonds = Bonds(RUN, PROFILES[cluster.timing].promise_s)
     peers = UdpPeers(host, cluster, credentials, changed=daemon.wake)
-    daemon.live(Agent(store, RealMachine(host, daemon.wake, bonds, peers), PROFILES[cluster.timing]))
+    machine = RealMachine(host, daemon.wake, bonds, peers, Seal.of(credentials, "grants", cluster.name))
+    attend(daemon.wake)
+    daemon.live(Agent(store, machine, PROFILES[cluster.timing]))
     store.close()
 
 

@@ -3,10 +3,12 @@
     agent ── word (agents/lease.py) ──▶ guard ── fence: an element with the time left; the kernel ends it ──▶ answer
                                           ├── just before an end: cgroup frozen, fence closed
                                           ├── a word after the end: fence opened, cgroup thawed
+                                          ├── as the newest word says: questions to the leader, whose grants are words
                                           └── the agent: started, adopted, started again when it dies or is silent
 
 Rule 1: a vserver that was ever named is frozen at the end that the last word naming it gave, and stays frozen until
-        another word names it. Nothing else moves an end: no silence, no error, no other vserver's word.
+        another word names it; a grant is a later end for what the newest word names. Nothing else moves an end: no
+        silence, no error, no other vserver's word.
 Rule 2: a word counts when the fence has it and the state is written; else it is refused and the old ends stand.
 Rule 3: all that it must know is in guard.json; killed at any moment, the next one freezes first what is overdue.
 Rule 4: told to end (SIGTERM) it ends the agent, and stays until every end has come and all is frozen: nobody else would
@@ -40,11 +42,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from agents import fence
+from agents.asking import PORT, Asking
 from agents.isolation import cgroup, syscalls
-from agents.lease import SOCKET, Word, answer, decode
+from agents.lease import AGENT, SOCKET, Asks, Word, answer, decode
 from agents.supervisor import Supervisor, replace_file
+from failover import wire
 from failover.errors import FailoverError, Refused
+from failover.grants import Letter
 from failover.model import Network
+from failover.seal import Seal
 
 LEAD_S = 0.02  # freezing begins so long before the end
 LONGEST_S = 60.0  # a word for longer is an error: no lease is as long
@@ -81,11 +87,12 @@ class End:
 class Keeper:
     """The ends, and what is done at them."""
 
-    def __init__(self, directory: Path) -> None:
-        self._file = directory / "guard.json"
+    def __init__(self, directory: Path, asking: Asking) -> None:
+        self._file, self._asking = directory / "guard.json", asking
         self._network: Network | None = None
         self._ends: dict[str, End] = {}
         self._kept: Word | None = None  # the last one that counted
+        self._leased: Mapping[str, str] = {}  # name to MAC address: what the newest word names, so what a grant is for
         self._laid: set[str] | None = None  # under the lease when the fence was last laid as a whole
         self._closed: set[str] = set()  # of those whose end has passed
         self._trouble = ""
@@ -96,27 +103,54 @@ class Keeper:
         now, until = boot_time(), word.until
         if until is None:
             return
-        if until - LEAD_S <= now:
-            raise Refused("the word came after the end that it gives")
         if until > now + LONGEST_S:
             raise Refused(f"no lease is longer than {LONGEST_S:g} s")
+        if word.asks is not None and word.asks == self._asking.asks:
+            until = max(until, self._asking.granted(now).until)
+        if until - LEAD_S <= now and word.asks is None:
+            raise Refused("the word came after the end that it gives")
         if word.extends:
             running = {n: mac for n, mac in word.vservers.items() if n in self._ends and not self._ends[n].due(now)}
             word = replace(word, vservers=running)
         if word == self._kept or (word.extends and not word.vservers):
             return
+        leased, asks = (self._leased, self._asking.asks) if word.extends else (word.vservers, word.asks)
         kept = {name: end for name, end in self._ends.items() if name not in word.released}
-        ends = kept | {name: End(until, mac) for name, mac in word.vservers.items()}
+        self._put(word.network, until, word.vservers, kept, leased, asks)
+        self._kept = word
+
+    def hear_grant(self) -> None:
+        """What the newest word names may run until what is granted by now."""
+        now = boot_time()
+        until = min(self._asking.granted(now).until, now + LONGEST_S)
+        later = {name: mac for name, mac in self._leased.items() if self._ends[name].until < until}
+        if later and self._network is not None and until - LEAD_S > now:
+            self._put(self._network, until, later, self._ends, self._leased, self._asking.asks)
+
+    def _put(
+        self,
+        network: Network,
+        until: float,
+        vservers: Mapping[str, str],
+        kept: Mapping[str, End],
+        leased: Mapping[str, str],
+        asks: Asks | None,
+    ) -> None:
+        """These get this end; one that is past already is no end to thaw or to open the fence for."""
+        now = boot_time()
+        ends = {**kept, **{name: End(until, mac) for name, mac in vservers.items()}}
+        opened = {} if until - LEAD_S <= now else vservers
         try:
-            self._open(word, ends)
-            for name in word.vservers:
+            self._open(network, opened, ends)
+            for name in opened:
                 if name in self._ends and self._ends[name].due(now):
                     self._thaw(name)
-            self._save(word.network, ends)  # after the thaw: killed in between, the next guard freezes again
+            self._save(network, ends, leased, asks)  # after the thaw: killed in between, the next guard freezes again
         except OSError as error:
             raise FailoverError(f"the word cannot be kept: {error}") from error
-        self._kept, self._network, self._ends = word, word.network, ends
-        self._closed = (self._closed & ends.keys()) - word.vservers.keys()
+        self._network, self._ends, self._leased = network, ends, leased
+        self._closed = (self._closed & ends.keys()) - opened.keys()
+        self._asking.obey(asks, now)
 
     def enforce(self) -> None:
         """Freeze what is due, all of it before anything is waited for; then close the fence and forget what is gone."""
@@ -146,20 +180,20 @@ class Keeper:
         waits = [LOOK_AGAIN_S if end.due(now) else end.until - LEAD_S - now for end in self._ends.values()]
         return min(waits, default=TURN_S)
 
-    def _open(self, word: Word, ends: Mapping[str, End]) -> None:
+    def _open(self, network: Network, names: Mapping[str, str], ends: Mapping[str, End]) -> None:
         """The fence opened for those named; laid as a whole when others are named, or when it is not as it was.
 
         The time of an element runs from when the kernel has it: a change that took too long is made once more.
         """
-        whole = word.network != self._network or set(ends) != self._laid
+        whole = network != self._network or set(ends) != self._laid
         for _ in range(2):
             now = boot_time()
-            times = {end.mac: end.until - now for name, end in ends.items() if whole or name in word.vservers}
+            times = {end.mac: end.until - now for name, end in ends.items() if whole or name in names}
             if whole:
                 fenced = [end.mac for end in ends.values()]
-                self._apply(fence.laid(word.network, times, fenced=fenced, before=self._network))
+                self._apply(fence.laid(network, times, fenced=fenced, before=self._network))
                 self._laid = set(ends)
-            elif not self._refresh(word.network, times):
+            elif not self._refresh(network, times):
                 whole = True
                 continue
             if boot_time() - now <= fence.SLACK_S:
@@ -193,7 +227,7 @@ class Keeper:
     def _forget(self, names: list[str]) -> None:
         for name in names:
             with self._reporting(name):
-                if not cgroup.populated(cgroup.of(name)):
+                if name not in self._leased and not cgroup.populated(cgroup.of(name)):
                     del self._ends[name]
                     self._closed.discard(name)
 
@@ -233,25 +267,62 @@ class Keeper:
             self._trouble = trouble
             log.error("%s", trouble)
 
-    def _save(self, network: Network, ends: Mapping[str, End]) -> None:
+    def _save(self, network: Network, ends: Mapping[str, End], leased: Mapping[str, str], asks: Asks | None) -> None:
         state = {"network": asdict(network), "ends": {name: asdict(end) for name, end in ends.items()}}
-        replace_file(self._file, json.dumps(state))
+        granted = {"leased": dict(leased), "asks": wire.encode(asks).decode() if asks else None}
+        replace_file(self._file, json.dumps(state | granted))
 
     def _load(self) -> None:
         try:
             state = json.loads(self._file.read_text())
             ends = {name: End(**end) for name, end in state["ends"].items()}
+            leased = {name: mac for name, mac in state.get("leased", {}).items() if name in ends}
+            asks = wire.decode(Asks, state["asks"]) if state.get("asks") else None
             self._network = Network(**state["network"])
         except FileNotFoundError:
             return
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, FailoverError) as error:
             log.error("%s cannot be read, so only what is named again is guarded: %s", self._file, error)
             return
         now = boot_time()  # an end beyond reason is from another boot, and past
         self._ends = {n: e if e.until <= now + LONGEST_S else End(now, e.mac) for n, e in ends.items()}
+        self._leased = leased
+        self._asking.obey(asks, now)
 
 
-def serve(directory: Path, supervisor: Supervisor, keeper: Keeper) -> None:
+class Post:
+    """Letters to the leader and back, sealed; a socket for each family of addresses, opened when it is needed. What
+    cannot be sent is lost, and what has not the right hash was never there."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []
+        self._seal = Seal(b"")
+
+    def send(self, asks: Asks, letter: Letter) -> None:
+        self._seal = Seal(bytes.fromhex(asks.key))
+        family = socket.AF_INET6 if ":" in asks.leader else socket.AF_INET
+        with suppress(OSError):
+            self._of(family).sendto(self._seal.close(wire.encode(letter)), (asks.leader, PORT))
+
+    def heard(self) -> Iterator[Letter]:
+        for ours in self.sockets:
+            with suppress(OSError):  # nothing there; or an ICMP error of something sent before
+                while True:
+                    body = self._seal.open(ours.recv(1 << 16))
+                    with suppress(FailoverError):
+                        if body is not None:
+                            yield wire.decode(Letter, body)
+
+    def _of(self, family: socket.AddressFamily) -> socket.socket:
+        for ours in self.sockets:
+            if ours.family == family:
+                return ours
+        ours = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self.sockets.append(ours)
+        return ours
+
+
+def serve(directory: Path, supervisor: Supervisor, keeper: Keeper, asking: Asking, post: Post) -> None:
     """Turn after turn until it may end (rule 4); every turn, and every word, begins with what is due."""
     ours = _listen(directory / SOCKET.name)
     stopping: list[int] = []
@@ -262,15 +333,24 @@ def serve(directory: Path, supervisor: Supervisor, keeper: Keeper) -> None:
         while (heard := _receive(ours)) is not None:
             keeper.enforce()
             supervisor.heard()
-            _reply(ours, heard, keeper)
+            _reply(ours, heard, keeper, asking)
+        for letter in post.heard():
+            keeper.enforce()
+            asking.hear(letter)
+            _hear_grant(keeper)
         if stopping:
             supervisor.stop()
+        if signal.SIGUSR1 not in stopping and stopping and supervisor.done:
+            asking.obey(None, boot_time())
+        asking.turn(boot_time())
+        _tell(ours, directory / AGENT.name, asking)
         supervisor.tend()  # after the words: they may have waited while this process did not run
         poll = select.poll()
-        poll.register(ours, select.POLLIN)
+        for socket_ in (ours, *post.sockets):
+            poll.register(socket_, select.POLLIN)
         if supervisor.pidfd is not None:
             poll.register(supervisor.pidfd, select.POLLIN)
-        poll.poll(1000 * max(0.0, min(TURN_S, keeper.wait_s(), supervisor.wait_s())))
+        poll.poll(1000 * max(0.0, min(TURN_S, keeper.wait_s(), supervisor.wait_s(), asking.wait_s(boot_time()))))
 
 
 def _receive(ours: socket.socket) -> tuple[bytes, str] | None:
@@ -279,14 +359,28 @@ def _receive(ours: socket.socket) -> tuple[bytes, str] | None:
     return None
 
 
-def _reply(ours: socket.socket, heard: tuple[bytes, str], keeper: Keeper) -> None:
+def _hear_grant(keeper: Keeper) -> None:
+    try:
+        keeper.hear_grant()
+    except FailoverError as error:
+        log.warning("a grant is not kept: %s", error)
+
+
+def _tell(ours: socket.socket, agent: Path, asking: Asking) -> None:
+    """What is new with the grants, to an agent that listens."""
+    if (news := asking.news(boot_time())) is not None:
+        with suppress(OSError):
+            ours.sendto(answer(news), str(agent))
+
+
+def _reply(ours: socket.socket, heard: tuple[bytes, str], keeper: Keeper, asking: Asking) -> None:
     data, sender = heard
     try:
         keeper.obey(decode(data))
-        said = answer()
+        said = answer(asking.granted(boot_time()))
     except FailoverError as error:
         log.warning("a word is refused: %s", error)
-        said = answer(refused=str(error))
+        said = answer(asking.granted(boot_time()), refused=str(error))
     if sender:
         with suppress(OSError):  # it did not wait so long
             ours.sendto(said, sender)
@@ -330,9 +424,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{options.directory} cannot be used: {error}: run failover-guard as root", file=sys.stderr)
         return FailoverError.exit_code
     _harden()
-    keeper = Keeper(options.directory)
+    post = Post()
+    asking = Asking(post.send)
+    keeper = Keeper(options.directory, asking)
     keeper.enforce()
-    serve(options.directory, Supervisor(shlex.split(options.agent), options.agent_silence, options.directory), keeper)
+    supervisor = Supervisor(shlex.split(options.agent), options.agent_silence, options.directory)
+    serve(options.directory, supervisor, keeper, asking, post)
     lock.close()
     return 0
 

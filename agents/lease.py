@@ -4,13 +4,18 @@
     {"until": 812.4, "vservers": {…}, "network": {…}} ──▶ fence, state, thaw
     ◀── {"held": true}                                    or {"held": false, "because": …}: the old end stands
     {"until": …, "extends": true} ──▶                     the same, but what has come to its end stays frozen
+    {"until": …, "asks": {…}} ──▶                         ask the leader, and let them run by its grants (grants.py)
     {"alive": true} ──▶                                   the agent does not hang, nothing else
+    ◀── {"held": …, "granted": {…}}                       each answer says what the leader has granted by now ...
+    ◀── {"granted": {…}}                                  ... as does the guard by itself, at AGENT, when that is news
 
 Rule 1: `until` is CLOCK_BOOTTIME in seconds: the vservers named may run until then.
 Rule 2: a word counts when it is answered. A vserver that the newest word does not name keeps its old end, unless the
         word releases it: an operator says that the manager has nothing to do with it.
 Rule 3: a word that rests on the promises of other hosts only extends: it thaws nothing, and begins nothing.
-Rule 4: what cannot be understood is refused as a whole.
+Rule 4: the guard asks upon one footing, that of the newest word that names a leader; the end that a word gives may be
+        earlier than the one before, for the host may be about to rest on grants.
+Rule 5: what cannot be understood is refused as a whole.
 """
 
 from __future__ import annotations
@@ -19,20 +24,48 @@ import json
 import logging
 import re
 import socket
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from failover.errors import BadInput
+from failover import wire
+from failover.errors import BadInput, FailoverError
+from failover.grants import Footing
 from failover.model import NAME, Network, frozen_map
+from failover.timing import Timing
 
 SOCKET = Path("/run/failover/guard.sock")
+AGENT = Path("/run/failover/agent.sock")
 ANSWER_S = 0.25  # the guard changes the fence before it answers: 1 ms, but the kernel may be busy
 
 _DEVICE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 log = logging.getLogger("failover.lease")
+
+
+@dataclass(frozen=True)
+class Asks:
+    """Whom to ask, and how. `key`: of the seal, in hex digits (failover/seal.py)."""
+
+    host: str
+    leader: str  # the address of its host
+    footing: Footing
+    key: str
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class Granted:
+    """What the leader has granted upon this footing. `troubled`: the newest answers stayed away, or were refusals."""
+
+    footing: Footing | None = None
+    until: float = float("-inf")  # boot time, when all must be frozen
+    troubled: bool = False
+
+
+NOTHING = Granted()
 
 
 @dataclass(frozen=True)
@@ -45,6 +78,7 @@ class Word:
     network: Network = field(default_factory=Network)
     released: tuple[str, ...] = ()
     extends: bool = False
+    asks: Asks | None = None
 
 
 def hold(
@@ -54,14 +88,17 @@ def hold(
     *,
     released: Iterable[str] = (),
     extends: bool = False,
+    asks: Asks | None = None,
     socket: Path = SOCKET,
     timeout_s: float = ANSWER_S,
-) -> bool:
-    """Let these vservers run until then; False when the guard does not answer or refuses (why is in the log)."""
-    return _say(encode(Word(until, vservers, network, tuple(sorted(released)), extends)), socket, timeout_s)
+) -> Granted | None:
+    """Let these vservers run until then, and by what the leader grants; None when the guard does not answer or refuses
+    (why is in the log)."""
+    word = Word(until, vservers, network, tuple(sorted(released)), extends, asks)
+    return _say(encode(word), socket, timeout_s)
 
 
-def alive(*, socket: Path = SOCKET, timeout_s: float = ANSWER_S) -> bool:
+def alive(*, socket: Path = SOCKET, timeout_s: float = ANSWER_S) -> Granted | None:
     """Tell the guard that this agent does not hang, when there is nothing to hold."""
     return _say(encode(Word()), socket, timeout_s)
 
@@ -71,7 +108,9 @@ def encode(word: Word) -> bytes:
         return b'{"alive": true}'
     where = {"device": word.network.device} if word.network.device else {"bridge": word.network.bridge}
     said = {"until": word.until, "vservers": dict(word.vservers), "network": where, "released": word.released}
-    return json.dumps(said | ({"extends": True} if word.extends else {})).encode()
+    said |= {"extends": True} if word.extends else {}
+    said |= {"asks": wire.encode(word.asks).decode()} if word.asks else {}
+    return json.dumps(said).encode()
 
 
 def decode(data: bytes) -> Word:
@@ -82,7 +121,9 @@ def decode(data: bytes) -> Word:
             return Word()
         until, vservers, network = document["until"], document["vservers"], document["network"]
         released, extends = document.get("released", []), document.get("extends", False)
-    except (ValueError, KeyError, TypeError) as error:
+        asks = wire.decode(Asks, document["asks"]) if "asks" in document else None
+        bytes.fromhex(asks.key if asks else "")
+    except (ValueError, KeyError, TypeError, FailoverError) as error:
         raise BadInput(f"not a word of the lease: {data[:80]!r}") from error
     if isinstance(until, bool) or not isinstance(until, int | float) or until != until:
         raise BadInput(f"until is no time: {until!r}")
@@ -96,28 +137,55 @@ def decode(data: bytes) -> Word:
         raise BadInput("network must be a device or a bridge")
     if not all(_is(_DEVICE, name) for name in network.values()):
         raise BadInput("network must name a device or a bridge")
-    return Word(float(until), frozen_map(vservers), Network(**network), tuple(released), extends)
+    return Word(float(until), frozen_map(vservers), Network(**network), tuple(released), extends, asks)
 
 
-def answer(refused: str = "") -> bytes:
-    return json.dumps({"held": False, "because": refused} if refused else {"held": True}).encode()
+def answer(granted: Granted = NOTHING, refused: str = "") -> bytes:
+    said = {"held": False, "because": refused} if refused else {"held": True}
+    return json.dumps(said | {"granted": wire.encode(granted).decode()}).encode()
+
+
+def granted_of(data: bytes) -> Granted:
+    """What an answer, or the guard by itself, says of the grants. Raises BadInput."""
+    try:
+        return wire.decode(Granted, json.loads(data)["granted"])
+    except (ValueError, KeyError, TypeError, FailoverError) as error:
+        raise BadInput(f"not a word of the guard: {data[:80]!r}") from error
 
 
 def _is(pattern: re.Pattern[str], text: object) -> bool:
     return isinstance(text, str) and pattern.fullmatch(text) is not None
 
 
-def _say(data: bytes, path: Path, timeout_s: float) -> bool:
+def _say(data: bytes, path: Path, timeout_s: float) -> Granted | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as ours:
         ours.settimeout(timeout_s)
         try:
             ours.bind("")  # a name of the kernel's choice, for the answer
             ours.sendto(data, str(path))
-            said = json.loads(ours.recv(65536))
-        except (OSError, ValueError) as error:
+            data = ours.recv(65536)
+            said, granted = json.loads(data), granted_of(data)
+        except (OSError, ValueError, BadInput) as error:
             log.warning("the guard does not answer: %s", error)
-            return False
+            return None
     if said.get("held") is not True:
         log.warning("the guard refuses: %s", said.get("because"))
-        return False
-    return True
+        return None
+    return granted
+
+
+def attend(heard: Callable[[], None], path: Path = AGENT) -> None:
+    """Have this called, from a thread of its own, whenever the guard has news. Whatever it is stands in its next answer
+    as well. Without it the agent is only slower."""
+
+    def listen() -> None:
+        try:
+            path.unlink(missing_ok=True)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as ours:
+                ours.bind(str(path))
+                while ours.recv(65536):
+                    heard()
+        except OSError as error:
+            log.error("the guard's news cannot be heard: %s", error)
+
+    threading.Thread(target=listen, name="news", daemon=True).start()

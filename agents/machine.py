@@ -32,6 +32,7 @@ from agents.checks import Checks, Subject
 from agents.failures import Failures
 from agents.isolation import vserver as isolation
 from agents.isolation.record import Ended
+from agents.lease import NOTHING, Asks, Granted
 from agents.peers import UdpPeers
 from agents.promise import Answer, Message, Question, under_way
 from agents.replication import generation, received, ship
@@ -56,7 +57,10 @@ from agents.steps import (
 from agents.supervisor import replace_file
 from failover import wire
 from failover.errors import FailoverError, Refused
+from failover.grants import Footing
 from failover.model import Assignment, State, Told, Want, frozen_map
+from failover.seal import Seal
+from failover.timing import PROFILES
 
 log = logging.getLogger("failover.machine")
 
@@ -81,8 +85,9 @@ class NotNow(Refused):
 class RealMachine:
     """`changed` is called, from any thread, whenever a step has ended."""
 
-    def __init__(self, host: str, changed: Callable[[], None], bonds: Bonds, peers: UdpPeers) -> None:
-        self._host, self._changed, self._bonds, self._peers = host, changed, bonds, peers
+    def __init__(self, host: str, changed: Callable[[], None], bonds: Bonds, peers: UdpPeers, seal: Seal) -> None:
+        """`seal`: of the questions for grants."""
+        self._host, self._changed, self._bonds, self._peers, self._seal = host, changed, bonds, peers, seal
         self._lock = threading.Lock()
         self._busy: dict[str, set[str]] = {}
         self._failed: dict[str, dict[str, tuple[int, str]]] = {}
@@ -92,6 +97,8 @@ class RealMachine:
         self._by_hand: dict[str, tuple[int | None, int]] = {}  # the first process, and the epoch when it was first seen
         self._marks: dict[str, dict[str, float]] = {}
         self._until = float("-inf")
+        self._footing: Footing | None = None
+        self.granted = NOTHING
         self._told: Told | None = None
 
     def now(self) -> float:
@@ -171,7 +178,7 @@ class RealMachine:
         if status.pid is None or status.epoch:
             self._by_hand.pop(name, None)
             return None
-        if mine is not None and self.now() < self._until:
+        if mine is not None and self.now() < self._right():
             with suppress(OSError):  # again at the next look
                 isolation.adopt(name, mine.epoch)
         if self._by_hand.get(name, (None, 0))[0] != status.pid:
@@ -283,7 +290,7 @@ class RealMachine:
         with self._lock:
             self._marks[vserver.name] = marks
         isolation.start(
-            isolation.Settings(name=vserver.name, tree=live, netns=netns, until=self._until, epoch=step.epoch)
+            isolation.Settings(name=vserver.name, tree=live, netns=netns, until=self._right(), epoch=step.epoch)
         )
         self._check_word(step)
         self._failures.started(vserver.name, self.now())
@@ -295,15 +302,15 @@ class RealMachine:
         word = self._word(step.vserver.name)
         if word is None or (word.owner, word.epoch) != (step.host, step.epoch):
             raise NotNow(f"epoch {step.epoch} is over")
-        if self.now() >= self._until:
+        if self.now() >= self._right():
             raise NotNow("the lease is over")
 
     def _thaw(self, name: str) -> None:
         """The lease is looked at on both sides: this thread may have been held up."""
-        if self.now() >= self._until or isolation.status(name).state is State.STOPPED:
+        if self.now() >= self._right() or isolation.status(name).state is State.STOPPED:
             return
         isolation.thaw(name)
-        if self.now() >= self._until:
+        if self.now() >= self._right():
             isolation.freeze(name)
             return
         network.announce(name)
@@ -349,29 +356,52 @@ class RealMachine:
 
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 
-    def hold(self, until: float, told: Told, promised: Mapping[str, float] = MappingProxyType({})) -> bool:
+    def hold(
+        self,
+        until: float,
+        told: Told,
+        promised: Mapping[str, float] = MappingProxyType({}),
+        footing: Footing | None = None,
+    ) -> bool:
         self._told = told
         owned = [name for name, word in told.assignments.items() if word.owner == told.host]
         released = [name for name in owned if not _is_ours(told, name)]
         held = {name: network.mac_of(name) for name in owned if name not in released}
         later = {name: end for name, end in promised.items() if name in held and end > until}
-        where, taken = told.cluster.hosts[told.host].network, []
-        if self.now() < until:
+        where, asks, taken = told.cluster.hosts[told.host].network, self._asks(told, footing), list[bool]()
+        if self.now() < until or asks is not None:
             by_lease = {name: mac for name, mac in held.items() if name not in later}
-            taken.append(lease.hold(until, by_lease, where, released=released))
-            self._until = until if taken[0] else self._until
+            taken.append(self._heard_guard(lease.hold(until, by_lease, where, released=released, asks=asks)))
+            self._until, self._footing = (until, footing) if taken[0] else (self._until, self._footing)
         for end in sorted(set(later.values())):
             by_promise = {name: held[name] for name in later if later[name] == end}
-            taken.append(lease.hold(end, by_promise, where, extends=True))
+            taken.append(self._heard_guard(lease.hold(end, by_promise, where, extends=True)))
         if not taken:
             self.live()
         return bool(taken) and all(taken)
 
+    def _asks(self, told: Told, footing: Footing | None) -> Asks | None:
+        leader = told.cluster.hosts.get(told.leader or "")
+        if footing is None or leader is None:
+            return None
+        return Asks(told.host, leader.address, footing, self._seal.key.hex(), PROFILES[told.cluster.timing])
+
+    def _heard_guard(self, granted: Granted | None) -> bool:
+        self.granted = granted or self.granted
+        return granted is not None
+
+    def _right(self) -> float:
+        """Until when something may run, by what the guard has taken and by what it was granted since."""
+        if self._footing is None:
+            return self._until
+        self.live()
+        return max(self._until, self.granted.until if self.granted.footing == self._footing else self._until)
+
     def live(self) -> None:
-        lease.alive()
+        self._heard_guard(lease.alive())
 
     def takes_words(self, told: Told) -> bool:
-        return lease.hold(self.now() + PROBED_S, {}, told.cluster.hosts[told.host].network)
+        return self._heard_guard(lease.hold(self.now() + PROBED_S, {}, told.cluster.hosts[told.host].network))
 
     def publish(self, told: Told) -> None:
         words = {name: {"owner": word.owner, "epoch": word.epoch} for name, word in told.assignments.items()}

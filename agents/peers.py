@@ -1,8 +1,6 @@
 """From host to host: questions and answers in UDP datagrams, each with a keyed hash.
 
-    port 7181 of every host's address    32 bytes of HMAC-SHA256, then the letter as JSON (failover/wire.py)
-
-The key is made from the ZooKeeper credentials, which every host of the cluster has, and the cluster's name.
+    port 7181 of every host's address    a letter as JSON (failover/wire.py), sealed (failover/seal.py)
 
 Rule 1: what has not the right hash, or is for another host or from a stranger, is dropped; that is said once.
 Rule 2: an answer counts once, and only for a question that this very process has asked that host: it bears the number
@@ -16,7 +14,6 @@ Rule 5: sending never waits; one thread hears. Whatever is wrong with the networ
 
 from __future__ import annotations
 
-import hmac
 import logging
 import secrets
 import select
@@ -31,14 +28,12 @@ from agents.promise import Answer, Message, Question
 from failover import wire
 from failover.errors import FailoverError
 from failover.model import Cluster
+from failover.seal import Seal
 
 PORT = 7181
 AGAIN_S = 1.0  # after the socket could not be opened, or has failed
 WAITING = 1000  # messages that nobody has taken yet, and questions that may still be answered: the newest
 LONGEST = 65535
-
-_HASH = "sha256"
-_TAG = 32
 
 log = logging.getLogger("failover.peers")
 
@@ -60,18 +55,15 @@ class Codec:
     """Letters to bytes and back; what is not from a host of this cluster is None."""
 
     def __init__(self, cluster: str, credentials: str) -> None:
-        self._key = hmac.digest(credentials.encode(), f"failover promises {cluster}".encode(), _HASH)
+        self._seal = Seal.of(credentials, "promises", cluster)
 
     def seal(self, letter: Letter) -> bytes:
-        body = wire.encode(letter)
-        return hmac.digest(self._key, body, _HASH) + body
+        return self._seal.close(wire.encode(letter))
 
     def open(self, data: bytes) -> Letter | None:
-        tag, body = data[:_TAG], data[_TAG:]
-        if not hmac.compare_digest(tag, hmac.digest(self._key, body, _HASH)):
-            return None
         try:
-            return wire.decode(Letter, body)
+            body = self._seal.open(data)
+            return None if body is None else wire.decode(Letter, body)
         except FailoverError:
             return None
 

@@ -11,8 +11,8 @@
 Rule 1: a host goes by one footing: the version of its lease record, as it wrote it, and how often it had been taken
         over from, as it read it afterwards. Every question names it. A leader grants only upon the footing that it has
         read itself since its election, so nothing counts that a write or a takeover has overtaken.
-Rule 2: a footing that a leader reads for the first time counts as a question: the host may run for one length by having
-        written it, and by what older leaders have granted. (They grant nothing beyond their own lease, timing.py.)
+Rule 2: a record that says granted, read by a leader for the first time, counts as a question: the host may run for one
+        length by having written it. (Older leaders have granted nothing beyond their own lease, timing.py.)
 Rule 3: from the sending of a takeover nothing is granted upon the footing that it was decided on, whatever comes of it.
 Rule 4: before a host sends that its lease rests on grants, its right is cut to the length of a grant, on disk.
 Rule 5: an answer counts once, for a question of this very process that has no answer yet. What is lost ends a right
@@ -26,12 +26,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from failover.model import Lease
 from failover.timing import Timing
 
 
-class Footing(NamedTuple):
+@dataclass(frozen=True)
+class Footing:
     """What a host goes by: the version of its lease record, and that of the record of the takeovers from it."""
 
     lease: int
@@ -56,6 +57,10 @@ class Grant:
     refused: str = ""
 
 
+def footing_of(lease: Lease) -> Footing:
+    return Footing(lease.version, lease.taken)
+
+
 class Grantor:
     """What one leader has granted since its election."""
 
@@ -65,11 +70,15 @@ class Grantor:
         self._ends: dict[str, float] = {}
         self._given_up: dict[str, Footing] = {}
 
-    def read(self, host: str, footing: Footing, now: float) -> None:
-        """It was read, after the election and before `now`."""
-        if self._read.get(host) != footing:
-            self._read[host] = footing
-            self._ends[host] = max(self._ends.get(host, now), now + self._timing.grant_s)
+    def read(self, lease: Lease, now: float) -> None:
+        """The record was read, after the election and before `now`."""
+        before = self._read.get(lease.host)
+        self._read[lease.host] = footing_of(lease)
+        if lease.granted and (before is None or before.lease != lease.version):
+            self._ends[lease.host] = max(self.end(lease.host), now + self._timing.grant_s)
+
+    def has_read(self, lease: Lease) -> bool:
+        return self._read.get(lease.host) == footing_of(lease)
 
     def knows(self, ask: Ask) -> bool:
         """Whether it has read what the host goes by; else it should read it again before it answers."""
@@ -84,20 +93,27 @@ class Grantor:
             return Grant(ask.number, refused=f"what {ask.host} owns is being given away: it must claim its lease anew")
         if length_s <= 0:
             return Grant(ask.number, refused="this leader's own lease is over")
-        self._ends[ask.host] = max(self._ends[ask.host], now + length_s)
+        self._ends[ask.host] = max(self.end(ask.host), now + length_s)
         return Grant(ask.number, length_s)
 
     def end(self, host: str) -> float:
-        """The end of all that may have been granted to it; without an end while its record was not read."""
-        return self._ends.get(host, float("inf"))
+        """The end of all that may have been granted to it."""
+        return self._ends.get(host, float("-inf"))
 
-    def over(self, host: str, footing: Footing, now: float) -> bool:
-        """Whether nothing is granted upon this footing any more, so that a takeover may be decided upon it."""
-        return self._read.get(host) == footing and now >= self._ends[host]
+    def over(self, lease: Lease, now: float) -> bool:
+        """Whether nothing is granted to the host any more. Then a takeover may be decided upon this record, if that
+        says granted; if it does not, only when its session is gone."""
+        given_up = self._given_up.get(lease.host)
+        known = self.has_read(lease) or (given_up is not None and given_up.lease == lease.version)
+        return now >= self.end(lease.host) and (known or not lease.granted)
 
-    def give_up(self, host: str, footing: Footing) -> None:
-        """A takeover that was decided upon this footing is about to be sent (rule 3)."""
-        self._given_up[host] = footing
+    def give_up(self, lease: Lease) -> None:
+        """A takeover that was decided upon this record is about to be sent (rule 3)."""
+        self._given_up[lease.host] = footing_of(lease)
+
+    def skip(self, length_s: float) -> None:
+        """As if so much time had passed with questions and answers as they are: for the simulator."""
+        self._ends = {host: end + length_s for host, end in self._ends.items()}
 
 
 class Grantee:
@@ -124,3 +140,17 @@ class Grantee:
         self.answered_at, self.refused = sent_at, grant.refused
         if not grant.refused:
             self.until = max(self.until, sent_at + self._held_s(min(grant.length_s, self._grant_s)))
+
+    def skip(self, length_s: float) -> None:
+        """As if so much time had passed with questions and answers as they are."""
+        self._sent = {number: at + length_s for number, at in self._sent.items()}
+        self.until, self.answered_at = self.until + length_s, self.answered_at + length_s
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What a datagram holds: a question from a host, or the answer to it."""
+
+    ask: Ask | None = None
+    grant: Grant | None = None
+    target: str = ""  # of an answer: the host that has asked

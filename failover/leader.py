@@ -10,10 +10,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
+from failover.granting import Granting
 from failover.model import Event, Memory, State, View
 from failover.plan import bereft, declared_lost, own_report, plan
 from failover.store import Change, Store
@@ -26,8 +28,15 @@ IDLE_S = 10.0  # nothing decides by this: it only bounds how long a missed wake-
 
 
 class Leader:
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._clock = store, clock
+    def __init__(
+        self,
+        store: Store,
+        granting: Granting,
+        read: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`read`: have the lease record of this host read before long, and then a turn taken."""
+        self._store, self._granting, self._read, self._clock = store, granting, read, clock
         self._epoch: int | None = None
         self._shown: dict[str, str] = {}
         self._running: dict[str, tuple[str | None, float]] = {}  # vserver -> where it was last started, and when
@@ -51,26 +60,33 @@ class Leader:
         if epoch != self._epoch:
             log.info("%s", f"leading, epoch {epoch}" if epoch else "not leading any more")
             self._epoch = epoch
+            self._granting.lead(epoch)
             if epoch is not None:
                 self._remember(self._store.history())
         if epoch is None or not self._store.fresh:
             return IDLE_S
-        view, looked = self._store.view(), self._clock()
+        raw, looked = self._store.view(), self._clock()
+        for host in self._granting.unread(raw):
+            self._read(host)
+        if (unsure_s := self._granting.unsure_s(raw)) > 0:
+            return unsure_s
+        view = self._granting.seen(raw)
         decided = plan(view)
-        won = [self._commit(change, self._clock() - looked) for change in decided.changes]
+        won = [self._commit(change, view, self._clock() - looked) for change in decided.changes]
         self._store.hold(decided.holds)
         if decided.memory != view.memory:
             self._store.remember(decided.memory)
         self._say_holds({hold.subject: "; ".join(filter(None, (hold.because, hold.hint))) for hold in decided.holds})
         self._witness(view, decided.memory)
-        return min(IDLE_S, decided.again_s or IDLE_S) if all(won) else AT_ONCE_S
+        return min(IDLE_S, decided.again_s or IDLE_S, self._granting.again_s(raw)) if all(won) else AT_ONCE_S
 
-    def _commit(self, change: Change, after_s: float) -> bool:
+    def _commit(self, change: Change, view: View, after_s: float) -> bool:
         """`after_s`: how long after the look at the cluster; an event has the time of the decision, and of the look."""
         timed = [
             replace(event, at=event.at + after_s, facts={**event.facts, "noticed_at": event.at})
             for event in change.events
         ]
+        self._granting.give_up(change, view)
         done = self._store.commit(replace(change, events=tuple(timed)))
         for event in change.events:
             log.info("%s: %s%s", event.vserver, event.text, "" if done else " (overtaken by events)")
@@ -117,22 +133,40 @@ def _loss(view: View, host: str) -> Event:
 @entry
 def main() -> None:
     from failover.config import load
+    from failover.hearing import Hearing
+    from failover.seal import Seal
     from failover.timing import PROFILES
-    from failover.zookeeper import ZooKeeperStore, read_credentials
+    from failover.zookeeper import ZooKeeperStore, boot_time, read_credentials
 
     daemon = Daemon("failover-leader", "stand for election and lead the cluster")
-    cluster = load(daemon.options.config)
+    host, cluster = daemon.options.host, load(daemon.options.config)
+    credentials, timing = read_credentials(Path(cluster.zookeeper.credentials)), PROFILES[cluster.timing]
     store = ZooKeeperStore(
         cluster.name,
         cluster.zookeeper.servers,
-        read_credentials(Path(cluster.zookeeper.credentials)),
+        credentials,
         role="leader",
-        host=daemon.options.host,
-        timing=PROFILES[cluster.timing],
+        host=host,
+        timing=timing,
         changed=daemon.wake,
     )
-    daemon.live(Leader(store))
+    granting = Granting(store, timing, boot_time)
+    hearing = Hearing(
+        granting, Seal.of(credentials, "grants", cluster.name), partial(_address, store, host), daemon.wake
+    )
+    daemon.live(Leader(store, granting, hearing.read))
+    time.sleep(granting.resign())  # the next leader may be elected when this session has ended
+    hearing.close()
     store.close()
+
+
+def _address(store: Store, host: str) -> str | None:
+    """As the cluster has it by now; None while that is not known."""
+    try:
+        known = store.view().cluster.hosts.get(host)
+    except FailoverError:
+        return None
+    return known.address if known else None
 
 
 if __name__ == "__main__":

@@ -437,3 +437,4 @@ class Told:
     assignments: Mapping[str, Assignment]
     disarmed: bool = False  # nothing is started or stopped; what runs and the syncing go on
     cluster_version: int = 0
+    leader: str | None = None  # whose leader's process leads

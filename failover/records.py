@@ -40,7 +40,7 @@ _EVERYTHING = ("intent/vservers", "intent/hosts", "leader", "assignments", "leas
 DIRECTORIES: Mapping[Role, tuple[str, ...]] = {
     "operator": _EVERYTHING,
     "leader": _EVERYTHING,
-    "agent": ("assignments",),
+    "agent": ("assignments", "leader"),
 }
 FILES: Mapping[Role, tuple[str, ...]] = {
     "operator": ("cluster", "holds", "memory", "intent/cluster"),
@@ -90,7 +90,7 @@ def view(nodes: Mapping[str, Node], now: float) -> View:
         ),
         holds=_decoded(wire.Holds, holds.data, "holds").holds if holds and holds.data else (),
         memory=_single(nodes, "memory", Memory),
-        leader=_decoded(wire.Holder, holder.data, "leader/holder").name if holder else None,
+        leader=leader(nodes),
         led_at=holder.at if holder else 0.0,
         cluster_version=nodes["cluster"].version,
     )
@@ -106,7 +106,12 @@ def told(nodes: Mapping[str, Node], host: str) -> Told:
     """Raises Refused like `view`."""
     words = frozen_map(_records(nodes, "assignments", Assignment))
     disarmed = _single(nodes, "memory", Memory).disarmed
-    return Told(host, cluster(nodes), words, disarmed, nodes["cluster"].version)
+    return Told(host, cluster(nodes), words, disarmed, nodes["cluster"].version, leader(nodes))
+
+
+def leader(nodes: Mapping[str, Node]) -> str | None:
+    holder = nodes.get("leader/holder")
+    return _decoded(wire.Holder, holder.data, "leader/holder").name if holder else None
 
 
 def newest(nodes: Mapping[str, Node]) -> float:

@@ -30,6 +30,7 @@ from failover.simulate.clock import Clock
 from failover.simulate.copies import Copy
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.process import Process
+from failover.simulate.questions import Questions
 from failover.simulate.scene import Scene, Written
 from failover.stories.story import Traits
 from tests import trees, wires
@@ -198,7 +199,9 @@ class InSimulation(Machines):
     def _boot(self, host: str) -> None:
         scene, clock = self._scene, Clock(self._scene.scheduler)
         clock.boot(uptime_s=1000.0)
-        self._bodies[host] = body = Body(host, scene, clock)
+        self._bodies[host] = body = Body(
+            host, scene, clock, Questions(host, scene, lambda other: None, scene.random(host))
+        )
         body.power_on()
         body.guard.begin()
         body.bonds = {}

@@ -22,6 +22,7 @@ from agents.replication.channel import Channel
 from agents.replication.receive import authorized_line
 from failover.lab.cgroups import Group, of_this_machine
 from failover.model import Cluster, Host
+from failover.seal import Seal
 from tests import sshd, trees
 from tests.trees import unique, wait_until
 from tests.wires import Wires
@@ -58,7 +59,7 @@ class RealHost:
     def machine(self, changed: Callable[[], None] = lambda: None) -> RealMachine:
         """For the next agent. To be called on the host, as all of its calls."""
         self._changed = changed
-        return RealMachine(self.name, changed, Bonds(RUN, longest_s=0.0), self.peers)
+        return RealMachine(self.name, changed, Bonds(RUN, longest_s=0.0), self.peers, Seal(b"a key"))
 
     def close(self) -> None:
         self(self._stack.close)

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from agents.agent import PATIENCE, Agent
+from agents.lease import NOTHING, Granted
 from agents.promise import Answer, Message, Question
 from agents.steps import Bond, Seen, SeenVserver, Step
+from failover.grants import Footing
 from failover.model import Told, View, Want
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Change
@@ -28,6 +30,10 @@ class Clockwork:
         self.begun: list[str] = []
         self.probed, self.asked = False, 0
 
+    @property
+    def granted(self) -> Granted:
+        return NOTHING
+
     def now(self) -> float:
         return self.time
 
@@ -37,7 +43,7 @@ class Clockwork:
     def begin(self, step: Step) -> None:
         self.begun.append(step.name)
 
-    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
+    def hold(self, until: float, told: Told, promised: Mapping[str, float], footing: Footing | None) -> bool:
         return self.guarded
 
     def live(self) -> None:

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from agents.agent import Agent
+from agents.lease import NOTHING, Granted
 from agents.promise import Answer, Message, Question
 from agents.steps import Bond, Seen, SeenVserver, Step
+from failover.grants import Footing
 from failover.model import Told
 from failover.simulate.line import Direct
 from failover.simulate.memory import MemoryStore
@@ -75,6 +77,10 @@ class Bench:
 
     # --- the machine ---
 
+    @property
+    def granted(self) -> Granted:
+        return NOTHING
+
     def now(self) -> float:
         return self.time
 
@@ -84,7 +90,7 @@ class Bench:
     def begin(self, step: Step) -> None:
         self.begun.append(step.name)
 
-    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
+    def hold(self, until: float, told: Told, promised: Mapping[str, float], footing: Footing | None) -> bool:
         self.words.append((until, dict(promised)))
         return self.guarded
 

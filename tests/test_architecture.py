@@ -19,7 +19,7 @@ FUNCTION_LINES = 60
 
 PURE = {
     "failover.model", "failover.errors", "failover.timing", "failover.plan", "failover.wire", "failover.store",
-    "failover.records", "failover.writes", "failover.orders",
+    "failover.records", "failover.writes", "failover.orders", "failover.grants",
     "agents.steps", "agents.reconcile", "agents.promise",
 }  # fmt: skip
 PURE_STDLIB = {

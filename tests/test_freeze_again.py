@@ -15,6 +15,7 @@ from agents.machine import FREEZE_AGAIN_S, RealMachine
 from agents.peers import UdpPeers
 from agents.steps import Freeze
 from failover.errors import Refused
+from failover.seal import Seal
 
 
 def frozen(error: Exception, monkeypatch: pytest.MonkeyPatch, directory: Path) -> tuple[int, float]:
@@ -26,7 +27,7 @@ def frozen(error: Exception, monkeypatch: pytest.MonkeyPatch, directory: Path) -
         raise error
 
     monkeypatch.setattr("agents.machine.isolation.freeze", freeze)
-    machine = RealMachine("alpha", woken.set, Bonds(directory, 1.0), cast(UdpPeers, None))
+    machine = RealMachine("alpha", woken.set, Bonds(directory, 1.0), cast(UdpPeers, None), Seal(b""))
     began = time.monotonic()
     machine.begin(Freeze("v"))
     machine.begin(Freeze("v"))

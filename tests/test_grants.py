@@ -7,31 +7,33 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from failover.errors import Unsafe
 from failover.grants import Ask, Footing, Grant, Grantee, Grantor
+from failover.model import Lease
 from failover.timing import PROFILES, Timing
 
 TIMING = PROFILES["fast"]
 HERE, ELSEWHERE = Footing(7, 2), Footing(8, 2)
+LEASE = Lease("alpha", True, 7, 0.0, granted=True, taken=2)
 FOREVER = 1e9
 
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 
-def reading(footing: Footing = HERE, now: float = 10.0) -> Grantor:
+def reading(lease: Lease = LEASE, now: float = 10.0) -> Grantor:
     grantor = Grantor(TIMING)
-    grantor.read("alpha", footing, now)
+    grantor.read(lease, now)
     return grantor
 
 
 REFUSED = {
     "it has read nothing": (Grantor(TIMING), FOREVER, "by another footing"),
-    "it goes by an older version": (reading(Footing(6, 2)), FOREVER, "by another footing"),
-    "it was taken over from meanwhile": (reading(Footing(7, 3)), FOREVER, "by another footing"),
+    "it goes by an older version": (reading(replace(LEASE, version=6)), FOREVER, "by another footing"),
+    "it was taken over from meanwhile": (reading(replace(LEASE, taken=3)), FOREVER, "by another footing"),
     "the leader's own lease is over": (reading(), 10.0, "own lease is over"),
 }
 
@@ -50,34 +52,42 @@ def test_a_grant_is_no_longer_than_the_leaders_own_lease() -> None:
 def test_a_right_is_over_a_length_after_the_last_question_and_not_a_moment_before() -> None:
     grantor = reading()
     grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.1)
-    assert not grantor.over("alpha", HERE, 10.299)
-    assert grantor.over("alpha", HERE, 10.3)
+    assert not grantor.over(LEASE, 10.299)
+    assert grantor.over(LEASE, 10.3)
     assert grantor.end("alpha") == pytest.approx(10.3)
-    assert not grantor.over("alpha", ELSEWHERE, 99.0), "it has written since"
+    assert not grantor.over(replace(LEASE, version=8), 99.0), "it has written since"
 
 
-def test_what_is_read_for_the_first_time_counts_as_a_question() -> None:
-    grantor = reading()
-    assert not grantor.over("alpha", HERE, 10.1)
-    grantor.read("alpha", HERE, 10.1)
-    assert grantor.over("alpha", HERE, 10.2), "read again it is no news"
-    grantor.read("alpha", ELSEWHERE, 10.2)
-    assert not grantor.over("alpha", ELSEWHERE, 10.3)
+def test_a_record_that_says_granted_counts_as_a_question_when_it_is_read_for_the_first_time() -> None:
+    grantor, later = reading(), replace(LEASE, version=8)
+    assert not grantor.over(LEASE, 10.1)
+    grantor.read(LEASE, 10.1)
+    assert grantor.over(LEASE, 10.2), "read again it is no news"
+    grantor.read(later, 10.2)
+    assert not grantor.over(later, 10.3)
 
 
-def test_a_leader_that_has_not_read_the_record_finds_nothing_over() -> None:
-    grantor = Grantor(TIMING)
-    assert not grantor.over("alpha", HERE, FOREVER)
-    assert grantor.end("alpha") == float("inf")
+def test_a_leader_that_has_not_read_a_record_that_says_granted_does_not_find_it_over() -> None:
+    assert not Grantor(TIMING).over(LEASE, FOREVER)
+
+
+def test_what_was_granted_to_a_host_on_its_session_must_end_as_well() -> None:
+    on_session = replace(LEASE, granted=False)
+    assert Grantor(TIMING).over(on_session, 10.0)
+    grantor = reading(on_session)
+    assert grantor.over(on_session, 10.0), "its session is its right, and nothing was granted"
+    grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.0)
+    assert not grantor.over(on_session, 10.1)
+    assert grantor.over(on_session, 10.2)
 
 
 def test_from_the_sending_of_a_takeover_nothing_is_granted_upon_its_footing_whatever_comes_of_it() -> None:
     grantor = reading()
-    grantor.give_up("alpha", HERE)
+    grantor.give_up(LEASE)
     assert "being given away" in grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.0).refused
-    grantor.read("alpha", HERE, 11.0)
+    grantor.read(LEASE, 11.0)
     assert "being given away" in grantor.answer(Ask("alpha", HERE, 2), FOREVER, 11.0).refused
-    grantor.read("alpha", ELSEWHERE, 12.0)
+    grantor.read(replace(LEASE, version=8), 12.0)
     assert not grantor.answer(Ask("alpha", ELSEWHERE, 3), FOREVER, 12.0).refused
 
 
@@ -148,9 +158,8 @@ class Record:
     granted: bool = False
     owned: bool = True  # else somebody else owns it
 
-    @property
-    def footing(self) -> Footing:
-        return Footing(self.version, self.taken)
+    def lease(self) -> Lease:
+        return Lease("alpha", True, self.version, 0.0, granted=self.granted, taken=self.taken)
 
 
 @dataclass
@@ -172,6 +181,7 @@ class Leader:
     rate: float
     grantor: Grantor
     leads_until: float  # on its own clock
+    seen: Lease | None = None
     deposed_at: float = float("inf")  # true time; ZooKeeper knows, the leader may not
 
 
@@ -246,19 +256,23 @@ class World:
 
     def look(self, leader: Leader) -> None:
         """A reading, from a server that may be behind a little: what it read is as old as its answer."""
-        read = self.record.footing
-        self.after(self.chance.choice((0.0, 0.02)), lambda: leader.grantor.read("alpha", read, self.now * leader.rate))
+        read = self.record.lease()
+        self.after(self.chance.choice((0.0, 0.02)), lambda: self.read(leader, read))
+
+    def read(self, leader: Leader, read: Lease) -> None:
+        leader.seen = read
+        leader.grantor.read(read, self.now * leader.rate)
 
     def take(self, leader: Leader) -> None:
-        footing = leader.grantor._read.get("alpha")
-        if footing is not None and leader.grantor.over("alpha", footing, self.now * leader.rate):
-            leader.grantor.give_up("alpha", footing)
-            self.after(self.chance.choice((0.0, 0.02, 0.4)), lambda: self.commit(leader, footing))
+        seen = leader.seen
+        if seen is not None and seen.granted and leader.grantor.over(seen, self.now * leader.rate):
+            leader.grantor.give_up(seen)
+            self.after(self.chance.choice((0.0, 0.02, 0.4)), lambda: self.commit(leader, seen.version))
 
-    def commit(self, leader: Leader, footing: Footing) -> None:
+    def commit(self, leader: Leader, version: int) -> None:
         """The transaction: it checks the leadership and the version. (Here a session is never gone.)"""
         record = self.record
-        if leader is self.leader and record.version == footing.lease and record.granted and record.owned:
+        if leader is self.leader and record.version == version and record.granted and record.owned:
             record.taken, record.owned = record.taken + 1, False
             self.counted["taken"] += 1
             self.after(1.0, self.give_back)

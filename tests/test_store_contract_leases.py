@@ -94,7 +94,7 @@ def test_whose_grants_are_over_is_taken_over_while_its_session_lives_unless_it_h
     stores.until(lambda: agent.rest == Rest(granted=True))
     stores.until(lambda: leader.fresh)
     before, seen = agent.footing, leader.look_at_lease("alpha")
-    assert before == (seen.version, seen.taken)
+    assert before == Footing(seen.version, seen.taken)
     assert leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", seen.version),)))
     taken = leader.view().leases["alpha"]
     assert (taken.version, taken.taken) == (seen.version, seen.taken + 1), "what it goes by counts no more"
@@ -102,7 +102,7 @@ def test_whose_grants_are_over_is_taken_over_while_its_session_lives_unless_it_h
     agent.claim_anew()
     stores.until(lambda: agent.fresh)
     assert agent.told().assignments["web1"].owner == "beta"
-    assert agent.footing == (seen.version + 1, seen.taken + 1)
+    assert agent.footing == Footing(seen.version + 1, seen.taken + 1)
 
 
 def test_several_takeovers_from_one_host_may_rest_on_one_look(stores: Stores) -> None:

@@ -377,7 +377,7 @@ def test_a_leader_goes_to_another_server_only_when_its_own_answers_nothing(
             return self.left == 0
 
     monkeypatch.setattr(client._kazoo, "exists_async", lambda path: Behind())
-    client.pulse(0.01)
+    client.await_answer(0.01)
     monkeypatch.undo()
     time.sleep(0.2)
     until(lambda: leader.fresh)

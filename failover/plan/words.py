@@ -72,7 +72,7 @@ def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *,
         new = replace(new, want=Want.STARTED)
     lease = board.view.leases.get(word.owner)
     gone = ((word.owner, lease.version),) if lease is not None and not alive(board.view, word.owner) else ()
-    by_word = vouched(board.view, word.owner)
+    by_word = vouched(board.view, word.owner) or (lease is not None and lease.granted)
     change = assign(board, new, because)
     return replace(change, leases=() if by_word else gone, vouched=gone if by_word else ())
 

@@ -20,6 +20,7 @@ from failover.simulate.clock import Clock
 from failover.simulate.copies import Copy, Incoming
 from failover.simulate.guard import Guard
 from failover.simulate.letters import Letterbox
+from failover.simulate.questions import Questions
 from failover.simulate.scene import Scene
 
 DISK_BYTES = 1 << 40  # of each host
@@ -52,9 +53,20 @@ class Life:
 class Body:
     """`noticed` wakes the agent; `ended` tells it of a vserver that ended by itself."""
 
-    def __init__(self, host: str, scene: Scene, clock: Clock) -> None:
+    def __init__(self, host: str, scene: Scene, clock: Clock, questions: Questions) -> None:
         self.host, self.scene, self.clock = host, scene, clock
-        self.guard = Guard(scene.scheduler, clock, self._freeze_at_end, self._thaw, scene.touch, self._late)
+        self.questions = questions
+        self.guard = Guard(
+            scene.scheduler,
+            clock,
+            self._freeze_at_end,
+            self._thaw,
+            scene.touch,
+            self._late,
+            questions.send,
+            lambda: self.noticed(),
+        )
+        questions.heard = self.guard.hear
         self.lives: dict[str, Life] = {}
         self.copies: dict[str, Copy] = {}
         self.told: Told | None = None

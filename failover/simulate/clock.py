@@ -2,7 +2,8 @@
 
 Rule 1: nothing happens but in an action of the queue; equal times are served in the order in which they were asked for.
 Rule 2: a soft entry belongs to the regular rounds of an idle cluster. When idle time is left out, all soft entries move
-        along (`skip`); the others stay where they are, and no time is left out across one of them.
+        along (`skip`); the others stay where they are, and no time is left out across one of them. A regular entry is
+        a soft one that keeps no idle time from being left out, for there is always another one.
 Rule 3: a host's boot time goes on while the host is stalled, and begins anew when it is switched on.
 """
 
@@ -19,10 +20,10 @@ EPOCH = 1_800_000_000.0  # the store's clock and the hosts' wall clocks when a s
 class Entry:
     """Something that is to happen. `action` is None when it is cancelled or has happened."""
 
-    __slots__ = ("action", "order", "soft", "time")
+    __slots__ = ("action", "order", "regular", "soft", "time")
 
-    def __init__(self, time: float, order: int, action: Action, soft: bool) -> None:
-        self.time, self.order, self.soft = time, order, soft
+    def __init__(self, time: float, order: int, action: Action, soft: bool, regular: bool) -> None:
+        self.time, self.order, self.soft, self.regular = time, order, soft, regular
         self.action: Action | None = action
 
     def __lt__(self, other: Entry) -> bool:
@@ -39,14 +40,14 @@ class Scheduler:
         self._queue: list[Entry] = []
         self._order = 0
 
-    def at(self, time: float, action: Action, *, soft: bool = False) -> Entry:
+    def at(self, time: float, action: Action, *, soft: bool = False, regular: bool = False) -> Entry:
         self._order += 1
-        entry = Entry(max(time, self.now), self._order, action, soft)
+        entry = Entry(max(time, self.now), self._order, action, soft, regular)
         heapq.heappush(self._queue, entry)
         return entry
 
-    def after(self, delay_s: float, action: Action, *, soft: bool = False) -> Entry:
-        return self.at(self.now + delay_s, action, soft=soft)
+    def after(self, delay_s: float, action: Action, *, soft: bool = False, regular: bool = False) -> Entry:
+        return self.at(self.now + delay_s, action, soft=soft, regular=regular)
 
     @staticmethod
     def cancel(entry: Entry | None) -> None:
@@ -69,8 +70,9 @@ class Scheduler:
         return False
 
     def busy_until(self, length_s: float) -> bool:
-        """Whether anything is due so soon."""
-        return any(entry.action is not None and entry.time < self.now + length_s for entry in self._queue)
+        """Whether anything is due so soon, beside what always is."""
+        due = (entry for entry in self._queue if entry.action is not None and entry.time < self.now + length_s)
+        return any(not entry.regular for entry in due)
 
     def next_hard(self) -> float | None:
         """When the next entry is due that no idle time may be left out across."""

@@ -24,6 +24,7 @@ from failover.simulate.commands import obey
 from failover.simulate.faults import Faults
 from failover.simulate.host import Host
 from failover.simulate.idle import Idle
+from failover.simulate.questions import Ear
 from failover.simulate.record import Record, decoded
 from failover.simulate.scene import Scene
 from failover.stories.events import COMMANDS, Event
@@ -90,8 +91,12 @@ class Universe:
         self.record.begin()
 
     def _add_host(self, name: str) -> None:
-        host = Host(name, self.scene, lambda other: self.hosts[other].body)
+        host = Host(name, self.scene, lambda other: self.hosts[other].body, self._ear)
         self.hosts[name], self.bodies[name] = host, host.body
+
+    def _ear(self, name: str) -> Ear | None:
+        host = self.hosts.get(name)
+        return host.ear if host else None
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -4,12 +4,16 @@ Rule 1: a vserver that was ever named is frozen at the end that the last word na
 Rule 2: the fence closes by itself at the same end: it needs neither guard nor agent.
 Rule 3: the ends outlive the guard's process, not the host's power.
 Rule 4: it thaws at a word that comes after the end, and kills nothing.
+Rule 5: what the leader grants is a word for what the newest word names. It asks as agents/asking.py has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from agents.asking import Asking
+from agents.lease import Asks, Granted
+from failover.grants import Letter
 from failover.simulate.clock import Clock, Entry, Scheduler
 
 LEAD_S = 0.02  # freezing begins so long before the end
@@ -30,6 +34,8 @@ class Guard:
         thaw: Callable[[Collection[str]], None],
         lapsed: Callable[[], None],
         late: Callable[[Collection[str]], None],
+        send: Callable[[Asks, Letter], None],
+        news: Callable[[], None],
     ) -> None:
         self._scheduler, self._clock = scheduler, clock
         self._freeze, self._thaw, self._lapsed, self._late = freeze, thaw, lapsed, late
@@ -39,16 +45,24 @@ class Guard:
         self.hung_until = 0.0  # virtual time
         self._alarm: Entry | None = None
         self._works_since = 0.0
+        self._send, self._news = send, news
+        self.asking = Asking(send, first=0)
+        self.leased: tuple[str, ...] = ()  # what the newest word names, so what a grant is for
+        self._asks_at: Entry | None = None
 
     @property
     def works(self) -> bool:
         return self.running and not self.hung and not self.stalled
 
     def boot(self) -> None:
-        self.ends = {}
+        self.ends, self.leased = {}, ()
+        self.asking = Asking(self._send, first=self.asking.number)
         self.begin()
 
     def begin(self) -> None:
+        """Also after another one: it knows what that has written down."""
+        asks, self.asking = self.asking.asks, Asking(self._send, first=self.asking.number)
+        self.asking.obey(asks, self._clock.now())
         self.running, self.hung, self.hung_until = True, False, 0.0
         self.go_on()
 
@@ -57,6 +71,8 @@ class Guard:
 
     def power_off(self) -> None:
         self.running, self.hung, self.stalled, self.ends = False, False, False, {}
+        self.asking.obey(None, self._clock.now())
+        self.leased = ()
         self._scheduler.cancel(self._alarm)
         self._alarm = None
 
@@ -64,24 +80,67 @@ class Guard:
         """First of all what is overdue."""
         self._works_since = self._scheduler.now
         self._enforce()
+        self._ask()
 
     def extend(self, until: float, names: Collection[str]) -> bool:
         """The same for those that have not come to their end."""
-        return self.obey(until, [name for name in names if name in self.ends and not self.due(name)], ())
-
-    def obey(self, until: float, names: Collection[str], released: Collection[str]) -> bool:
         now = self._clock.now()
         if not self.works or until - LEAD_S <= now or until > now + LONGEST_S:
             return False
+        self._put(until, [name for name in names if name in self.ends and not self.due(name)])
+        return True
+
+    def obey(self, until: float, names: Collection[str], released: Collection[str], asks: Asks | None = None) -> bool:
+        now = self._clock.now()
+        if asks is not None and asks == self.asking.asks:
+            until = max(until, self.asking.granted(now).until)
+        if not self.works or (until - LEAD_S <= now and asks is None) or until > now + LONGEST_S:
+            return False
         for name in released:
             self.ends.pop(name, None)
+        self.leased = tuple(names)
+        self.asking.obey(asks, now)
+        self._put(until, names)
+        self._ask()
+        return True
+
+    def granted(self) -> Granted:
+        return self.asking.granted(self._clock.now())
+
+    def hear(self, letter: Letter) -> None:
+        """From the leader; one that hangs is taken to hear nothing."""
+        if not self.works:
+            return
+        self._enforce()
+        self.asking.hear(letter)
+        until = self.granted().until
+        later = [name for name in self.leased if self.ends.get(name, until) < until]
+        if later and until - LEAD_S > self._clock.now():
+            self._put(until, later)
+        self._tell()
+
+    def _put(self, until: float, names: Collection[str]) -> None:
         overdue = [name for name in names if self.due(name)]
         for name in names:
             self.ends[name] = until
-        self._thaw(overdue)
+        if until - LEAD_S > self._clock.now():
+            self._thaw(overdue)
         if self._alarm is None or self._alarm.action is None or self._alarm.time > self._clock.when(until - LEAD_S):
             self._set_alarm()
-        return True
+
+    def _ask(self) -> None:
+        """A question, when it is time to, and the next ones."""
+        self._scheduler.cancel(self._asks_at)
+        if not self.works or self.asking.asks is None:
+            return
+        self.asking.turn(self._clock.now())
+        self._tell()
+        at = self._clock.when(self._clock.now() + max(self.asking.wait_s(self._clock.now()), 0.0))
+        self._asks_at = self._scheduler.at(at, self._ask, soft=True, regular=True)
+
+    def _tell(self) -> None:
+        if self.asking.news(self._clock.now()) is not None:
+            self._news()
 
     def open(self, name: str) -> bool:
         """Whether the fence lets its traffic pass."""
@@ -128,3 +187,4 @@ class Guard:
         """The ends that were moved on all the time; those that are past stay."""
         now = self._clock.now()
         self.ends = {name: end if end <= now - length_s else end + length_s for name, end in self.ends.items()}
+        self.asking.skip(length_s)

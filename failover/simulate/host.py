@@ -14,6 +14,7 @@ from functools import partial
 from agents.agent import Agent
 from agents.steps import Seen, Shipped
 from failover.daemon import Turner
+from failover.granting import Granting
 from failover.leader import Leader
 from failover.model import Told
 from failover.simulate.body import Body
@@ -22,6 +23,7 @@ from failover.simulate.line import Wire
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.memory import MemoryStore
 from failover.simulate.process import Process
+from failover.simulate.questions import Ear, Questions
 from failover.simulate.scene import Scene
 from failover.stories.events import STORE
 
@@ -36,16 +38,17 @@ RETRY_S = (0.05, 0.8)  # before the next attempt to connect
 
 
 class Host:
-    def __init__(self, name: str, scene: Scene, peer: Callable[[str], Body]) -> None:
+    def __init__(self, name: str, scene: Scene, peer: Callable[[str], Body], ear: Callable[[str], Ear | None]) -> None:
         self.name, self._scene, self._peer = name, scene, peer
         self.clock = Clock(scene.scheduler)
-        self.body = Body(name, scene, self.clock)
         self._random = scene.random(name)
+        self.body = Body(name, scene, self.clock, Questions(name, scene, ear, self._random))
         self.session: int | None = None  # of the agent, as its session file has it
         self.shipped: dict[str, dict[str, Shipped]] = {}  # what the first agent knows of the backups
         self.machine: SimulatedMachine | None = None
         self.agent_store: MemoryStore | None = None
         self.leader_store: MemoryStore | None = None
+        self.ear: Ear | None = None  # of its leader's process
         self.agent = self._process("agent", self._make_agent)
         self.leader = self._process("leader", self._make_leader)
         self.power = self._guards = 0  # counts, so that what is overtaken does not happen
@@ -142,7 +145,9 @@ class Host:
             clock=self.clock.now,
             line=self._line(self.leader),
         )
-        return Leader(self.leader_store, clock=self.clock.now)
+        granting = Granting(self.leader_store, self._scene.timing, self.clock.now)
+        self.ear = Ear(self.name, self._scene, self.leader, granting, self._random)
+        return Leader(self.leader_store, granting, self.ear.read, clock=self.clock.now)
 
     def _line(self, process: Process) -> Wire:
         scene, life = self._scene, process.life
@@ -216,7 +221,7 @@ class Host:
             self._scene.stir()
             self.leader.die()
             self.leader_store.die()
-        self.leader_store = None
+        self.leader_store = self.ear = None
         if again:
             self._scene.scheduler.after(LEADER_AGAIN_S, self._if_same_power(self.leader.start))
 

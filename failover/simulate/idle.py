@@ -58,6 +58,8 @@ class Idle:
                 continue
             if machine.busy or machine.sender.sends or machine.youngest_failure_s() < FAILED_S:
                 return None
+            if isinstance(host.agent.turner, Agent) and host.agent.turner.changes:
+                return None
             if self.scene.now - machine.letterbox.asked_at < QUIET_S and not self._goes_by_promises(host):
                 return None
             if store.fresh and machine.told is not None and host.agent.works:
@@ -98,7 +100,7 @@ class Idle:
         if not store.fresh or holder is None or holder.session != store.session:
             return True
         try:
-            decided = plan(store.view())
+            decided = plan(host.ear.granting.seen(store.view()) if host.ear else store.view())
         except FailoverError:
             return True
         if decided.changes:
@@ -109,7 +111,8 @@ class Idle:
 
     def _skip(self, length_s: float) -> None:
         scene, regular = self.scene, self._regular()
-        written = [f"{kind}/{host}" for host in self._renewing() for kind in ("leases", "reports")]
+        written = [f"reports/{host}" for host in self._working()]
+        written += [f"leases/{host}" for host in self._working() if not self._granted(host)]
         scene.scheduler.skip(length_s)
         scene.world.skip(length_s, written)
         for host in self.hosts.values():
@@ -117,6 +120,8 @@ class Idle:
             host.body.guard.skip(clock_s)
             if host.machine is not None:
                 host.machine.skip(clock_s, regular)
+            if host.ear is not None:
+                host.ear.granting.skip(clock_s)
             if isinstance(host.agent.turner, Agent):
                 _skip_promises(host.agent.turner, host.clock.now() - clock_s, clock_s)
             for store in (host.agent_store, host.leader_store):
@@ -124,7 +129,11 @@ class Idle:
                     store.skip(length_s, clock_s, written)
         self._next_try = scene.now + WORTH_S
 
-    def _renewing(self) -> list[str]:
+    def _granted(self, name: str) -> bool:
+        store = self.hosts[name].agent_store
+        return store is not None and store.rest.granted
+
+    def _working(self) -> list[str]:
         stores = ((name, host.agent_store) for name, host in self.hosts.items() if host.agent.works)
         return [name for name, store in stores if store is not None and store.fresh]
 

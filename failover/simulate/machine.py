@@ -15,6 +15,7 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
+from agents.lease import Asks, Granted
 from agents.promise import Answer, Message, Question, lasting, under_way
 from agents.steps import (
     FAILURES,
@@ -34,6 +35,7 @@ from agents.steps import (
     is_tried_again,
 )
 from failover.errors import FailoverError, Refused, Unreachable
+from failover.grants import Footing
 from failover.model import Assignment, Report, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
 from failover.simulate.clock import EPOCH
@@ -67,6 +69,7 @@ class SimulatedMachine:
         self._marks: dict[str, dict[str, float]] = {}
         self._starts: dict[str, dict[str, float]] = {}  # under way, and no more to be dropped -> their marks
         self._until = float("-inf")
+        self._footing: Footing | None = None
         self._told: Told | None = None
         self._made_at = self._scene.now
         self.sender = Sender(body, peer, random, self._word, lambda name: "start" in self._busy[name])
@@ -127,7 +130,7 @@ class SimulatedMachine:
     def _is_by_hand(self, name: str, life: Life) -> bool:
         """Once it is ours it is adopted; else we remember under which word it was first seen."""
         word, mine = self._word(name), self._mine(name)
-        if life.by_hand and life.running and mine is not None and self.now() < self._until:
+        if life.by_hand and life.running and mine is not None and self.now() < self._right():
             life.by_hand, life.epoch = False, mine.epoch
         if not (life.by_hand and life.running):
             self._by_hand.pop(name, None)
@@ -335,7 +338,7 @@ class SimulatedMachine:
 
     def _is_present(self, step: Start) -> bool:
         word = self._word(step.vserver.name)
-        return word is not None and (word.owner, word.epoch) == (step.host, step.epoch) and self.now() < self._until
+        return word is not None and (word.owner, word.epoch) == (step.host, step.epoch) and self.now() < self._right()
 
     def _word(self, name: str) -> Assignment | None:
         return self._told.assignments.get(name) if self._told else None
@@ -356,25 +359,41 @@ class SimulatedMachine:
             raise Unreachable(f"{name} could not be frozen", hint="a process hangs in the kernel")
 
     def _thaw(self, name: str) -> None:
-        if self.now() < self._until:
+        if self.now() < self._right():
             self._body.thaw(name)
 
     # --- the guard and the receiving end of a sync --------------------------------------------------------------------
 
-    def hold(self, until: float, told: Told, promised: Mapping[str, float]) -> bool:
+    @property
+    def granted(self) -> Granted:
+        return self._body.guard.granted()
+
+    def hold(self, until: float, told: Told, promised: Mapping[str, float], footing: Footing | None = None) -> bool:
         self._told = told
         owned = [name for name, word in told.assignments.items() if word.owner == told.host]
         released = [name for name in owned if not _is_ours(told, name)]
         later = {name: end for name, end in promised.items() if name in owned and end > until}
         guard, taken, was_over = self._body.guard, [], self.now() >= self._until
-        if self.now() < until:
+        asks = self._asks(told, footing)
+        if self.now() < until or asks is not None:
             by_lease = [name for name in owned if name not in released and name not in later]
-            taken.append(guard.obey(until, by_lease, released))
-            self._until = until if taken[0] else self._until
+            taken.append(guard.obey(until, by_lease, released, asks))
+            self._until, self._footing = (until, footing) if taken[0] else (self._until, self._footing)
         taken += [guard.extend(end, [name]) for name, end in sorted(later.items())]
         if was_over or released or later:
             self._scene.touch()  # the fence opens
         return bool(taken) and all(taken)
+
+    def _asks(self, told: Told, footing: Footing | None) -> Asks | None:
+        if footing is None or told.leader is None:
+            return None
+        return Asks(told.host, told.leader, footing, "", self._scene.timing)
+
+    def _right(self) -> float:
+        """Until when something may run, by what the guard has taken and by what it was granted since."""
+        granted = self.granted
+        by_grants = granted.until if self._footing is not None and granted.footing == self._footing else self._until
+        return max(self._until, by_grants)
 
     def live(self) -> None:
         """The guard hears that this agent does not hang; whoever simulates the hang knows."""

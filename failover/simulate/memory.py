@@ -11,6 +11,7 @@ Rule 3: a call that waits for its answer is done at once; without an answer it r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -93,6 +94,8 @@ class MemoryStore(Connection, Store):
         self._mirror = aged(self._mirror, length_s, paths)
         if self._fresh and self._renewed_at is not None:
             self._renewed_at += clock_s
+        if self._proved_at is not None:
+            self._proved_at += clock_s
 
     # --- the lease ----------------------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class MemoryStore(Connection, Store):
             self.claim_anew()
         else:
             if self._lease_version is not None:
-                self._footing = self._footing._replace(lease=version)
+                self._footing = replace(self._footing, lease=version)
             then()
 
     def _renewed(self, sent_at: float) -> None:
@@ -164,6 +167,7 @@ class MemoryStore(Connection, Store):
 
     def _rests(self) -> None:
         self._renewed_at, self._rest = None, Rest(granted=True)
+        self._changed()
 
     def claim_anew(self) -> None:
         self._lease_version, self._fresh = None, False

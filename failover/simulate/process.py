@@ -71,7 +71,7 @@ class Process:
             for due in backlog:
                 self._scheduler.after(0.0, due, soft=True)
 
-    def after(self, delay_s: float, action: Action, *, soft: bool = False) -> Entry:
+    def after(self, delay_s: float, action: Action, *, soft: bool = False, regular: bool = False) -> Entry:
         life = self._life
 
         def due() -> None:
@@ -82,7 +82,7 @@ class Process:
             else:
                 self._backlog.append(due)
 
-        return self._scheduler.after(delay_s, due, soft=soft)
+        return self._scheduler.after(delay_s, due, soft=soft, regular=regular)
 
     def wake(self) -> None:
         """Its next turn follows at once."""

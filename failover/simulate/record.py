@@ -63,6 +63,8 @@ class Record:
                 self._scene.touch()
             elif kind == "alive":
                 self._session(name, before)
+            elif kind == "leases":
+                self._lease(path, name, before)
             elif kind == "leader" and name == "holder":
                 holder = decoded(wire.Holder, self._scene.world.nodes, path)
                 self._scene.say(f"{holder.name} leads" if holder else "nobody leads")
@@ -89,7 +91,9 @@ class Record:
 
     def _takes_part(self, host: str) -> bool:
         """An operator who accepts the loss takes it from an owner that lives."""
-        return f"alive/{host}" in self._scene.world.nodes and not self._vouched(host)
+        lease = decoded(wire.LeaseRecord, self._scene.world.nodes, f"leases/{host}")
+        by_grants = lease is not None and lease.granted
+        return f"alive/{host}" in self._scene.world.nodes and not self._vouched(host) and not by_grants
 
     def _vouched(self, host: str) -> bool:
         intent = decoded(HostIntent, self._scene.world.nodes, f"intent/hosts/{host}")
@@ -113,6 +117,13 @@ class Record:
             if not gone and not (seen is not None and seen.state is State.ERROR):
                 return True
         return False
+
+    def _lease(self, path: str, host: str, before: Mapping[str, Node]) -> None:
+        was, now = (
+            path in nodes and b'"granted":true' in nodes[path].data for nodes in (before, self._scene.world.nodes)
+        )
+        if was != now:
+            self._scene.say(f"{host} rests on {'the grants of the leader' if now else 'its session'}")
 
     def _session(self, host: str, before: Mapping[str, Node]) -> None:
         was, now = before.get(f"alive/{host}"), self._scene.world.nodes.get(f"alive/{host}")

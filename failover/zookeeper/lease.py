@@ -37,11 +37,12 @@ class HostLease:
         claimed: Callable[[Session], None],
         saw: Callable[[float], None],
         doubt: Callable[[], None],
+        rests: Callable[[], None],
     ) -> None:
         """`claimed`: it is the lease of this session now; `saw`: a write was given this time on the store's clock;
-        `doubt`: it must be claimed anew, and all be read after it."""
+        `doubt`: it must be claimed anew, and all be read after it; `rests`: it rests on grants now."""
         self._client, self._root, self._host, self._timing, self._clock = client, root, host, timing, clock
-        self._session_claimed, self._saw, self._doubt = claimed, saw, doubt
+        self._session_claimed, self._saw, self._doubt, self._tell_rests = claimed, saw, doubt, rests
         self._lease, self._alive = f"{root}/leases/{host}", f"{root}/alive/{host}"
         self._lock = threading.Lock()
         self._link = 0  # counts the changes of the link: what was begun under another one is void
@@ -145,6 +146,7 @@ class HostLease:
 
     def _rests(self) -> None:
         self.renewed_at, self.rest = None, Rest(granted=True)
+        self._tell_rests()
 
     def _settle(self, at: float | None, conflict: bool) -> None:
         if at is not None:

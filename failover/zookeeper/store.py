@@ -113,6 +113,7 @@ class ZooKeeperStore(Store):
                 claimed=self._session_claimed,
                 saw=self._saw,
                 doubt=self._doubt,
+                rests=self._tell,
             )
         self._worker = threading.Thread(target=self._work, name="store", daemon=True)
         self._worker.start()

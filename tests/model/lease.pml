@@ -57,6 +57,11 @@
 #define GRANT_NAMES_A_VERSION true
 #endif
 
+/* What a leader grants ends with its own lease, so before another can be elected (leadership.pml). */
+#ifndef GRANTS_END_WITH_THE_LEADERSHIP
+#define GRANTS_END_WITH_THE_LEADERSHIP true
+#endif
+
 /* Only the leader grants: who cannot prove that it still is grants nothing. */
 #ifndef ONLY_THE_LEADER_GRANTS
 #define ONLY_THE_LEADER_GRANTS true
@@ -72,7 +77,8 @@
 #define NEW_LEADER_READS_ANEW true
 #endif
 
-/* A version that the leader reads for the first time counts as a question: A may run for as long by having written it. */
+/* A record that says granted and that the leader reads for the first time counts as a question: A may run for as long by
+   having written it. */
 #ifndef READING_COUNTS_AS_A_QUESTION
 #define READING_COUNTS_AS_A_QUESTION true
 #endif
@@ -302,7 +308,8 @@ proctype Store() {
     :: d_step { late -> perform(late_mode); late = false; late_mode = session }
     :: take_over(0)
     :: take_over(1)
-    :: d_step { leader != NOBODY -> deposed(leader); leader = NOBODY }
+    :: d_step { leader != NOBODY && implies(GRANTS_END_WITH_THE_LEADERSHIP, count[leader] == 0) ->
+        deposed(leader); leader = NOBODY }
     :: d_step { b_is_owner && !b_runs && leader != NOBODY -> b_is_owner = false }  /* given back */
     od
 }
@@ -371,7 +378,7 @@ proctype Leader(byte me) {
 
     :: d_step { leader == me && seen[me] != 0 ->
         seen[me] = 0;
-        count[me] = (READING_COUNTS_AS_A_QUESTION -> GRANT : count[me]) }
+        count[me] = (READING_COUNTS_AS_A_QUESTION && mode == granted -> GRANT : count[me]) }
 
     :: d_step { asked > 0 && seen[me] != NEVER &&
         implies(ONLY_THE_LEADER_GRANTS, leader == me) &&

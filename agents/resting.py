@@ -1,0 +1,116 @@
+"""What the lease rests on: the session, which is slow, or the grants of the leader, which are quick; when to change.
+
+    session ── calm ──▶ trying: no renewals; the guard asks ── granted ──▶ right cut ──▶ "rests on grants" is sent
+       ▲                  └── nothing is granted ──▶ later again                                   │
+       └───── the lease is claimed anew ◀── answers stay away, or are refusals ◀─────── grants ◀───┘
+
+Rule 1: it goes over only when the guard has a grant in hand, upon the very footing that is written upon.
+Rule 2: the guard has the cut right before the writing is sent (failover/grants.py, rule 4).
+Rule 3: it goes back at the first trouble, while the rest of the grant is left. One that goes back and forth stays
+        longer on its session each time.
+Pure: it is handed the store and the time.
+"""
+
+from __future__ import annotations
+
+from agents.lease import Granted
+from failover.grants import Footing
+from failover.store import Store
+from failover.timing import Timing
+
+CALM_S = 2.0  # on the session, at least, before it goes over
+CALMEST_S = 60.0  # at most, after many changes
+STEADY_S = 60.0  # on grants: what was before is forgotten
+
+
+class Resting:
+    def __init__(self, store: Store, timing: Timing) -> None:
+        self._store, self._timing = store, timing
+        self._calm_s = CALM_S
+        self._calm_at: float | None = None  # from when it may try again
+        self._tried_at: float | None = None  # since when it tries
+        self._cut: float | None = None  # the end of the right by all but grants, once it goes over
+        self._over_at = float("-inf")
+
+    @property
+    def tries(self) -> bool:
+        """Whether renewals are left out, so that the leader may read the record and grant upon it."""
+        return self._tried_at is not None
+
+    @property
+    def granted(self) -> bool:
+        """Whether the lease may rest on grants."""
+        return self._store.rest.granted or self._cut is not None
+
+    def footing(self) -> Footing | None:
+        """What the guard is to ask upon; None: it is not to ask."""
+        return self._store.footing if self.tries or self.granted else None
+
+    def until(self, session: float, granted: Granted) -> float:
+        """The end of the right; `session`: of that by the session."""
+        if self._cut is None:
+            return session
+        return max(min(session, self._cut) if session > float("-inf") else self._cut, granted.until)
+
+    def turn(self, granted: Granted, *, calm: bool, now: float) -> bool:
+        """Decide; whether to go over now: cut the right, have the guard take it, and then `go_over`. `calm`: the guard
+        takes words, the store is fresh, there is a leader."""
+        if self.granted:
+            self._go_back_in_trouble(granted, now)
+            return False
+        if not calm:
+            self._rest_a_while(now)
+            return False
+        if self._calm_at is None:
+            self._calm_at = now + self._calm_s
+        if now < self._calm_at:
+            return False
+        if self._tried_at is None:
+            self._tried_at = now
+        footing = self._store.footing
+        if footing is not None and granted.footing == footing and not granted.troubled and granted.until > now:
+            self._cut = now + self._timing.granted_s(self._timing.grant_s)
+            return True
+        if now >= self._tried_at + self._patience_s:
+            self._calm_s = min(2 * self._calm_s, CALMEST_S)
+            self._rest_a_while(now)
+        return False
+
+    def go_over(self, now: float, *, held: bool) -> None:
+        """`held`: the guard has taken the cut right."""
+        self._tried_at = None
+        if held:
+            self._over_at = now
+            self._store.rest_on_grants()
+        else:
+            self._cut = None
+
+    def look_at(self) -> float:
+        """When to decide again at the latest."""
+        if self._tried_at is not None:
+            return self._tried_at + self._patience_s
+        if self._cut is not None:
+            return float("inf")  # the guard says so when answers stay away
+        return float("inf") if self._calm_at is None else self._calm_at
+
+    @property
+    def _patience_s(self) -> float:
+        return min(3 * self._timing.grant_s, self._timing.lease_s / 3)
+
+    def _go_back_in_trouble(self, granted: Granted, now: float) -> None:
+        rest, footing = self._store.rest, self._store.footing
+        if not rest.granted and footing is not None:  # it has been claimed anew
+            self._cut = None
+            self._rest_a_while(now)
+            return
+        answered = granted.footing == footing
+        over = now > self.until(float("-inf"), granted)
+        if rest.settled and footing is not None and (over or (answered and granted.troubled)):
+            if now < self._over_at + STEADY_S:
+                self._calm_s = min(2 * self._calm_s, CALMEST_S)
+            else:
+                self._calm_s = CALM_S
+            self._store.claim_anew()
+
+    def _rest_a_while(self, now: float) -> None:
+        self._tried_at, self._calm_at = None, now + self._calm_s

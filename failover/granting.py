@@ -1,0 +1,138 @@
+"""What the leader's process grants (failover/grants.py), and what follows for its view of the cluster.
+
+    a question ──▶ hear ──▶ a grant, a refusal, or "read the record first"
+    a view of the store ──▶ seen ──▶ the view that is planned on: who is over is not alive, who is not over is
+    a change that takes over ──▶ give_up, before it is sent
+
+Rule 1: nothing is granted without a proof that this process leads (Store.leads_until), nor before its election.
+Rule 2: a host whose session is gone is granted nothing more: it could not be told anything.
+Rule 3: a host that rests on grants was last heard of when it was last granted something, whatever its record's age.
+Safe for threads. It keeps nothing beyond the election: another leader reads all records anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from failover.grants import Ask, Grant, Grantor
+from failover.model import Lease, View, frozen_map
+from failover.store import Change, Store
+from failover.timing import Timing
+
+
+UNREAD_S = 0.05  # a record is read before long, and then the leader is woken
+SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock
+
+
+class Granting:
+    """`clock`: boot time."""
+
+    def __init__(self, store: Store, timing: Timing, clock: Callable[[], float]) -> None:
+        self._store, self._timing, self._clock = store, timing, clock
+        self._lock = threading.Lock()
+        self._grantor: Grantor | None = None
+        self._epoch: int | None = None
+        self._gone: frozenset[str] = frozenset()  # hosts without a session, as last seen
+        self._pulsed_at = float("-inf")
+
+    def lead(self, epoch: int | None) -> None:
+        """This process leads under this epoch, or does not."""
+        with self._lock:
+            if epoch != self._epoch:
+                self._epoch, self._gone = epoch, frozenset()
+                self._grantor = None if epoch is None else Grantor(self._timing)
+
+    def resign(self) -> float:
+        """Grant nothing more. How long to wait until all that was granted is over, seconds."""
+        with self._lock:
+            self._grantor = None
+            return self._timing.grant_s
+
+    def pulse(self) -> float:
+        """Prove, now and then, that this process leads. Returns the seconds until the next time."""
+        now = self._clock()
+        if now >= self._pulsed_at + self._timing.renew_s:
+            self._pulsed_at = now
+            self._store.pulse(now)
+        return max(SHORTEST_S, self._pulsed_at + self._timing.renew_s - now)
+
+    def hear(self, ask: Ask) -> Grant | None:
+        """The answer; None: nobody is to answer, or the record must be `read` first. Does not wait."""
+        leads_until = self._store.leads_until
+        with self._lock:
+            if self._grantor is None or leads_until is None:
+                return None
+            if ask.host in self._gone:
+                return Grant(ask.number, refused=f"the session of {ask.host} is over")
+            if not self._grantor.knows(ask):
+                return None
+            return self._grantor.answer(ask, leads_until, self._clock())
+
+    def read(self, host: str) -> None:
+        """Read the host's record. Waits for the store; raises Unreachable."""
+        with self._lock:
+            grantor = self._grantor
+        if grantor is not None:
+            lease = self._store.look_at_lease(host)  # after the election, for the grantor was there before
+            with self._lock:
+                if lease is not None:
+                    grantor.read(lease, self._clock())
+                    self._gone = self._gone - {host} if lease.alive else self._gone | {host}
+
+    def unread(self, view: View) -> tuple[str, ...]:
+        """Hosts that rest on grants, and whose record this leader has to read before it can find them over."""
+        with self._lock:
+            grantor = self._grantor
+            leases = view.leases.values()
+            return tuple(lease.host for lease in leases if lease.granted and grantor and not grantor.has_read(lease))
+
+    def seen(self, view: View) -> View:
+        """The view with what is known of the grants."""
+        with self._lock:
+            now, grantor = self._clock(), self._grantor
+            self._gone = frozenset(lease.host for lease in view.leases.values() if not lease.alive)
+            if grantor is None:
+                return view
+            leases = {host: _seen(lease, grantor, view.now, now) for host, lease in view.leases.items()}
+        return replace(view, leases=frozen_map(leases))
+
+    def unsure_s(self, view: View) -> float:
+        """For how long nothing should be decided: of a host whose session is gone this leader does not know yet that
+        its grants are over, as they may be at an election. 0: decide."""
+        with self._lock:
+            now, grantor = self._clock(), self._grantor
+            gone = [lease for lease in view.leases.values() if lease.granted and not lease.alive and grantor]
+            waits = [grantor.end(one.host) - now for one in gone if grantor and not grantor.over(one, now)]
+        return max((max(wait_s, UNREAD_S) for wait_s in waits), default=0.0)
+
+    def again_s(self, view: View) -> float:
+        """Seconds until the next of those that rest on grants may be over."""
+        with self._lock:
+            now, grantor = self._clock(), self._grantor
+            resting = [lease.host for lease in view.leases.values() if lease.granted and grantor]
+            ends = [grantor.end(host) - now for host in resting if grantor]
+        return min((left_s for left_s in ends if left_s > 0), default=float("inf"))
+
+    def give_up(self, change: Change, view: View) -> None:
+        """This change is about to be sent."""
+        with self._lock:
+            for host, _ in (*change.leases, *change.vouched):
+                if self._grantor is not None:
+                    self._grantor.give_up(view.leases[host])
+
+    def skip(self, length_s: float) -> None:
+        """As if so much time had passed with questions and answers as they are: for the simulator."""
+        self._pulsed_at += length_s
+        if self._grantor is not None:
+            self._grantor.skip(length_s)
+
+
+def _seen(lease: Lease, grantor: Grantor, store_now: float, now: float) -> Lease:
+    end = grantor.end(lease.host)
+    if not lease.granted:
+        return lease if grantor.over(lease, now) else replace(lease, alive=True, store_at=store_now)
+    if grantor.over(lease, now):
+        return replace(lease, alive=False, store_at=max(lease.store_at, store_now - (now - end)))
+    return replace(lease, alive=True, store_at=store_now)
