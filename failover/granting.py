@@ -21,7 +21,7 @@ from failover.model import Lease, View, frozen_map
 from failover.store import Change, Store
 from failover.timing import Timing
 
-
+ASKED_S = 10.0  # after the last question the leadership is proved for so long
 UNREAD_S = 0.05  # a record is read before long, and then the leader is woken
 SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock
 
@@ -35,7 +35,7 @@ class Granting:
         self._grantor: Grantor | None = None
         self._epoch: int | None = None
         self._gone: frozenset[str] = frozenset()  # hosts without a session, as last seen
-        self._pulsed_at = float("-inf")
+        self._pulsed_at = self._asked_at = float("-inf")
 
     def lead(self, epoch: int | None) -> None:
         """This process leads under this epoch, or does not."""
@@ -51,17 +51,20 @@ class Granting:
             return self._timing.grant_s
 
     def pulse(self) -> float:
-        """Prove, now and then, that this process leads. Returns the seconds until the next time."""
+        """Prove, now and then, that this process leads, as long as somebody asks. Returns the seconds until the next
+        time."""
         now = self._clock()
         if now >= self._pulsed_at + self._timing.renew_s:
             self._pulsed_at = now
-            self._store.pulse(now)
+            if now < self._asked_at + ASKED_S:
+                self._store.pulse(now)
         return max(SHORTEST_S, self._pulsed_at + self._timing.renew_s - now)
 
     def hear(self, ask: Ask) -> Grant | None:
         """The answer; None: nobody is to answer, or the record must be `read` first. Does not wait."""
         leads_until = self._store.leads_until
         with self._lock:
+            self._asked_at = self._clock()
             if self._grantor is None or leads_until is None:
                 return None
             if ask.host in self._gone:
@@ -124,7 +127,7 @@ class Granting:
 
     def skip(self, length_s: float) -> None:
         """As if so much time had passed with questions and answers as they are: for the simulator."""
-        self._pulsed_at += length_s
+        self._pulsed_at, self._asked_at = self._pulsed_at + length_s, self._asked_at + length_s
         if self._grantor is not None:
             self._grantor.skip(length_s)
 

@@ -176,6 +176,7 @@ class Cluster:
     vservers: Mapping[str, Vserver]
     zookeeper: ZooKeeper = ZooKeeper()
     timing: str = "normal"
+    grants: bool = False  # in quiet times leases rest on the grants of the leader (failover/grants.py)
 
 
 # --- what the operator wishes -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agents import lease, network
 from agents.isolation import cgroup
+from agents.lease import Asks, Granted
 from failover.model import Network
 from tests.wires import Wires, eventually, inside
 
@@ -63,9 +64,9 @@ class Vserver:
 class Guard:
     """Its host is one end of the wires; its directory is short, as the path of a socket must be."""
 
-    def __init__(self, wires: Wires, directory: Path, *, bridge: bool = False) -> None:
+    def __init__(self, wires: Wires, directory: Path, *addresses: str, bridge: bool = False) -> None:
         self.wires, self.directory = wires, directory
-        self.netns = wires.host("alpha", bridge=bridge)
+        self.netns = wires.host("alpha", *addresses, bridge=bridge)
         self.socket = directory / "guard.sock"
         self._process: subprocess.Popen[bytes] | None = None
         self.log = directory / "guard.log"
@@ -98,12 +99,20 @@ class Guard:
         assert self.says(until, {name: network.mac_of(name) for name in names}, form), self.log.read_text()
         return until
 
-    def says(self, until: float, macs: dict[str, str], form: Network = DEVICE, released: tuple[str, ...] = ()) -> bool:
-        return inside(
-            self.netns, lambda: lease.hold(until, macs, form, released=released, socket=self.socket, timeout_s=10)
-        )
+    def says(
+        self,
+        until: float,
+        macs: dict[str, str],
+        form: Network = DEVICE,
+        released: tuple[str, ...] = (),
+        asks: Asks | None = None,
+    ) -> Granted | None:
+        def say() -> Granted | None:
+            return lease.hold(until, macs, form, released=released, asks=asks, socket=self.socket, timeout_s=10)
 
-    def extends(self, until: float, *vservers: Vserver) -> bool:
+        return inside(self.netns, say)
+
+    def extends(self, until: float, *vservers: Vserver) -> Granted | None:
         """On promises of others."""
         macs = {vserver.name: network.mac_of(vserver.name) for vserver in vservers}
         return inside(
@@ -116,10 +125,10 @@ class Guard:
 
 
 @contextmanager
-def guarded(*, bridge: bool = False) -> Iterator[Guard]:
+def guarded(*addresses: str, bridge: bool = False) -> Iterator[Guard]:
     """A guard that is yet to be started."""
     wires, directory = Wires(), Path(tempfile.mkdtemp(prefix="guard-"))
-    guard = Guard(wires, directory, bridge=bridge)
+    guard = Guard(wires, directory, *addresses, bridge=bridge)
     try:
         yield guard
     finally:

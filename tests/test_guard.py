@@ -10,20 +10,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agents import fence, lease, network
+from agents.asking import Asking
 from agents.guard import Keeper
 from agents.isolation import cgroup
-from agents.lease import Word
+from agents.lease import Asks, Granted, Word, granted_of
 from failover.errors import BadInput, FailoverError
+from failover.grants import Footing
 from failover.model import Network
+from failover.timing import PROFILES
 from tests.guarded import BRIDGE, DEVICE, Guard, Vserver, boot_time, guarded
 from tests.wires import eventually
 
 MAC = "02:fa:10:00:00:01"
+ASKS = Asks("alpha", "10.0.0.2", Footing(3, 1), "0a", PROFILES["fast"])
 
 # --- pure: the words --------------------------------------------------------------------------------------------------
 
@@ -34,12 +39,18 @@ WORDS = {
     "nothing may run": Word(812.5, {}, DEVICE),
     "one is released": Word(812.5, {"v1": MAC}, DEVICE, ("v2",)),
     "one only extends": Word(812.5, {"v1": MAC}, DEVICE, extends=True),
+    "the leader is to be asked": Word(812.5, {"v1": MAC}, DEVICE, asks=ASKS),
 }
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_a_word_arrives_as_it_was_sent(name: str) -> None:
     assert lease.decode(lease.encode(WORDS[name])) == WORDS[name]
+
+
+def test_an_answer_says_what_was_granted() -> None:
+    for granted in (Granted(), Granted(Footing(3, 1), 812.5, True)):
+        assert granted_of(lease.answer(granted)) == granted_of(lease.answer(granted, "why not")) == granted
 
 
 REFUSED = {
@@ -60,6 +71,10 @@ REFUSED = {
     "a rule as a MAC address": '{"until": 1, "vservers": {"v1": "02 }; flush ruleset"}, "network": {"bridge": "br0"}}',
     "a rule as a device": '{"until": 1, "vservers": {}, "network": {"device": "eth0\\" drop"}}',
     "two networks": '{"until": 1, "vservers": {}, "network": {"device": "eth0", "bridge": "br0"}}',
+    "questions that are not understood": (
+        '{"until": 1, "vservers": {}, "network": {"device": "eth0"}, "asks": "{\\"format\\": 2}"}'
+    ),
+    "a key that is none": lease.encode(Word(812.5, {}, DEVICE, asks=replace(ASKS, key="secret"))).decode(),
     "no network": '{"until": 1, "vservers": {}, "network": {}}',
 }
 
@@ -278,7 +293,7 @@ def test_a_fence_that_could_not_be_closed_is_closed_at_the_next_look(
             raise FailoverError("the kernel is still busy with the last change of nftables")
 
     monkeypatch.setattr(fence, "apply", apply)
-    keeper = Keeper(tmp_path)
+    keeper = Keeper(tmp_path, Asking(lambda asks, letter: None))
     for _ in range(3):
         keeper.enforce()
     assert changes == [fence.closed(Network(device="eth0"), [MAC])] * 2

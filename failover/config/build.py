@@ -83,6 +83,7 @@ def build(found: Found) -> Cluster:
         vservers=frozen_map({one.name: _vserver(one.name, one.values) for one in said(found)}),
         zookeeper=ZooKeeper(**values.get("zookeeper", {})),
         timing=values.get("timing", Cluster.timing),
+        grants=values.get("lease") == "grants",
     )
 
 

@@ -207,6 +207,7 @@ SCHEMA = Record(
             required={"servers": "as in servers: [10.0.0.1:2181]"},
         ),
         "timing": TIMING,
+        "lease": OneOf(("session", "grants")),
         "notify": List(NOTIFY),
         "defaults": ANY_VSERVER,
         "hosts": Table(NAME, ANY_HOST),

@@ -1,0 +1,183 @@
+"""What the leader's process grants, and how it sees those that rest on grants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from failover.granting import ASKED_S, Granting
+from failover.grants import Ask, Grant
+from failover.simulate.memory import MemoryStore, World
+from failover.store import Change
+from tests.stores import CLUSTER, FIRST, TAKEN, TIMING
+
+L = TIMING.grant_s
+
+
+class Cluster:
+    """A leader on beta, and the agent of alpha, which owns web1. The store's clock is ahead of boot time."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.world = World(lambda: 5000.0 + self.now)
+        MemoryStore(self.world, role="operator").apply(CLUSTER, "")
+        self.leader = self.store("leader", "beta")
+        self.agent = self.store("agent", "alpha")
+        self.granting = Granting(self.leader, TIMING, self.clock)
+        self.granting.lead(self.leader.lead())
+        assert self.leader.commit(Change(assignments=(FIRST,)))
+
+    def clock(self) -> float:
+        return self.now
+
+    def store(self, role: Any, host: str) -> MemoryStore:
+        return MemoryStore(self.world, role=role, host=host, timing=TIMING, clock=self.clock)
+
+    def ask(self, number: int = 1) -> Grant | None:
+        assert self.agent.footing is not None
+        return self.granting.hear(Ask("alpha", self.agent.footing, number))
+
+    def go_over(self) -> None:
+        self.agent.rest_on_grants()
+        assert self.agent.rest.granted and self.agent.rest.settled
+        self.granting.read("alpha")
+
+    def seen(self) -> Any:
+        self.leader.look_at_lease("alpha")
+        return self.granting.seen(self.leader.view()).leases["alpha"]
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+def test_a_record_is_read_before_anything_is_granted_upon_it(cluster: Cluster) -> None:
+    assert cluster.ask() is None
+    cluster.granting.read("alpha")
+    assert cluster.ask() == Grant(1, L)
+    cluster.agent.renew(cluster.now)
+    assert cluster.ask() is None, "another version"
+
+
+def test_who_does_not_lead_answers_nothing(cluster: Cluster) -> None:
+    cluster.granting.read("alpha")
+    other = Granting(cluster.store("leader", "alpha"), TIMING, cluster.clock)
+    other.lead(None)
+    other.read("alpha")
+    assert cluster.agent.footing is not None
+    assert other.hear(Ask("alpha", cluster.agent.footing, 1)) is None
+    cluster.granting.resign()
+    assert cluster.ask() is None
+
+
+def test_a_leader_grants_nothing_beyond_its_own_lease_and_proves_it_while_it_is_asked(cluster: Cluster) -> None:
+    cluster.granting.read("alpha")
+    cluster.now += TIMING.lease_s - L / 2
+    granted = cluster.ask()
+    assert granted is not None and granted.length_s == pytest.approx(L / 2)
+    cluster.granting.pulse()
+    granted = cluster.ask()
+    assert granted is not None and granted.length_s == L
+    cluster.now += ASKED_S + 1
+    proved = cluster.leader.leads_until
+    cluster.granting.pulse()
+    assert cluster.leader.leads_until == proved, "nobody asks"
+    granted = cluster.ask()
+    assert granted is not None and "own lease is over" in granted.refused
+    cluster.now += TIMING.renew_s
+    cluster.granting.pulse()
+    assert not (cluster.ask() or Grant(0, refused="?")).refused
+
+
+def test_who_rests_on_grants_is_alive_until_they_are_over_whatever_its_session(
+    cluster: Cluster,
+) -> None:
+    cluster.go_over()
+    cluster.now += L / 2
+    assert cluster.ask() == Grant(1, L)
+    cluster.now += L - 0.001
+    seen = cluster.seen()
+    assert (seen.alive, seen.store_at) == (True, 5000.0 + cluster.now)
+    cluster.now += 0.002
+    seen = cluster.seen()
+    assert not seen.alive
+    assert seen.store_at == pytest.approx(5000.0 + cluster.now - 0.001), "it may have run until its grant was over"
+    assert cluster.leader.view().leases["alpha"].alive, "its session lives"
+
+
+def test_the_leader_looks_again_when_the_next_grant_is_over(cluster: Cluster) -> None:
+    view = cluster.leader.view()
+    assert cluster.granting.again_s(view) == float("inf"), "nobody rests on grants"
+    cluster.go_over()
+    cluster.leader.look_at_lease("alpha")
+    assert cluster.granting.again_s(cluster.leader.view()) == pytest.approx(L)
+
+
+def test_a_new_leader_finds_nobody_over_before_it_has_read_and_waited(cluster: Cluster) -> None:
+    cluster.go_over()
+    cluster.now += 10
+    cluster.granting.lead(2)
+    assert cluster.seen().alive
+    cluster.leader.look_at_lease("alpha")
+    assert cluster.granting.unread(cluster.leader.view()) == ("alpha",)
+    cluster.granting.read("alpha")
+    assert cluster.granting.unread(cluster.leader.view()) == ()
+    assert cluster.seen().alive
+    cluster.now += L
+    assert not cluster.seen().alive
+
+
+def test_nothing_is_decided_while_it_is_unsure_whether_who_is_gone_is_over(cluster: Cluster) -> None:
+    cluster.go_over()
+    cluster.agent.die()
+    cluster.now += TIMING.session_s + 1
+    cluster.world.expire()
+    cluster.granting.lead(2)
+    cluster.leader.look_at_lease("alpha")
+    assert cluster.granting.unsure_s(cluster.leader.view()) > 0
+    cluster.granting.read("alpha")
+    assert cluster.granting.unsure_s(cluster.leader.view()) == pytest.approx(L)
+    cluster.now += L
+    assert cluster.granting.unsure_s(cluster.leader.view()) == 0.0
+
+
+def test_who_has_no_session_is_granted_nothing_more(cluster: Cluster) -> None:
+    cluster.go_over()
+    footing = cluster.agent.footing
+    assert footing is not None
+    cluster.agent.die()
+    cluster.now += TIMING.session_s + 1
+    cluster.world.expire()
+    cluster.granting.read("alpha")
+    granted = cluster.granting.hear(Ask("alpha", footing, 5))
+    assert granted is not None and "the session of alpha is over" in granted.refused
+
+
+def test_what_was_granted_to_a_host_on_its_session_keeps_it_alive_as_well(cluster: Cluster) -> None:
+    cluster.granting.read("alpha")
+    assert cluster.ask() == Grant(1, L)
+    cluster.world.end(cluster.agent.session or 0)
+    assert cluster.seen().alive, "it may run by the grant"
+    cluster.now += L
+    assert not cluster.seen().alive
+
+
+def test_from_the_sending_of_a_takeover_nothing_is_granted_and_what_it_has_taken_stays_over(cluster: Cluster) -> None:
+    cluster.go_over()
+    cluster.now += L
+    view = cluster.granting.seen(cluster.leader.view())
+    lease = view.leases["alpha"]
+    change = Change(assignments=(TAKEN,), vouched=(("alpha", lease.version),))
+    cluster.granting.give_up(change, view)
+    refused = cluster.ask()
+    assert refused is not None and "given away" in refused.refused
+    assert cluster.leader.commit(change)
+    assert not cluster.seen().alive, "its footing is another one by the takeover alone"
+    assert cluster.granting.unread(cluster.leader.view()) == ("alpha",)
+    cluster.agent.claim_anew()
+    assert cluster.agent.told().assignments["web1"].owner == "beta"
+    cluster.granting.read("alpha")
+    assert cluster.seen().alive
+    assert not (cluster.ask(9) or Grant(0, refused="?")).refused, "it goes by what it read after the takeover"
