@@ -6,7 +6,9 @@
 
 Rule 1: nothing is granted without a proof that this process leads (Store.leads_until), nor before its election.
 Rule 2: a host whose session is gone is granted nothing more: it could not be told anything.
-Rule 3: a host that rests on grants was last heard of when it was last granted something, whatever its record's age.
+Rule 3: a leader that hears nothing of the store, or stood still itself, blames nobody: who comes to its end meanwhile
+        has some time to return to its session when that is over.
+Rule 4: a host that rests on grants was last heard of when it was last granted something, whatever its record's age.
 Safe for threads. It keeps nothing beyond the election: another leader reads all records anew.
 """
 
@@ -21,6 +23,7 @@ from failover.model import Lease, View, frozen_map
 from failover.store import Change, Store
 from failover.timing import Timing
 
+PULSES = 3  # in the length of a grant
 ASKED_S = 10.0  # after the last question the leadership is proved for so long
 UNREAD_S = 0.05  # a record is read before long, and then the leader is woken
 SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock
@@ -36,6 +39,7 @@ class Granting:
         self._epoch: int | None = None
         self._gone: frozenset[str] = frozenset()  # hosts without a session, as last seen
         self._pulsed_at = self._asked_at = float("-inf")
+        self._blames_from = self._awake_at = float("-inf")  # rule 3
 
     def lead(self, epoch: int | None) -> None:
         """This process leads under this epoch, or does not."""
@@ -54,11 +58,25 @@ class Granting:
         """Prove, now and then, that this process leads, as long as somebody asks. Returns the seconds until the next
         time."""
         now = self._clock()
-        if now >= self._pulsed_at + self._timing.renew_s:
+        with self._lock:
+            self._notice_silence(now)
+            self._awake_at = now
+        if now >= self._pulsed_at + self._pause_s:
             self._pulsed_at = now
             if now < self._asked_at + ASKED_S:
                 self._store.pulse(now)
-        return max(SHORTEST_S, self._pulsed_at + self._timing.renew_s - now)
+        return max(SHORTEST_S, self._pulsed_at + self._pause_s - now)
+
+    @property
+    def _pause_s(self) -> float:
+        return self._timing.grant_s / PULSES
+
+    def _notice_silence(self, now: float) -> None:
+        """Of the store; or this process itself stood still, and has heard nobody."""
+        leads_until = self._store.leads_until
+        heard_at = leads_until - self._timing.lease_s if leads_until is not None else float("-inf")
+        if now > min(heard_at, self._awake_at) + 2 * self._pause_s:
+            self._blames_from = now + self._timing.session_s / 4
 
     def hear(self, ask: Ask) -> Grant | None:
         """The answer; None: nobody is to answer, or the record must be `read` first. Does not wait."""
@@ -95,17 +113,19 @@ class Granting:
         """The view with what is known of the grants."""
         with self._lock:
             now, grantor = self._clock(), self._grantor
-            self._gone = frozenset(lease.host for lease in view.leases.values() if not lease.alive)
             if grantor is None:
                 return view
-            leases = {host: _seen(lease, grantor, view.now, now) for host, lease in view.leases.items()}
+            self._notice_silence(now)
+            blames = now >= self._blames_from
+            leases = {host: _seen(lease, grantor, view.now, now, blames) for host, lease in view.leases.items()}
         return replace(view, leases=frozen_map(leases))
 
     def unsure_s(self, view: View) -> float:
         """For how long nothing should be decided: of a host whose session is gone this leader does not know yet that
-        its grants are over, as they may be at an election. 0: decide."""
+        its grants are over, as they may be at an election. 0: decide. From here on who is gone is granted nothing."""
         with self._lock:
             now, grantor = self._clock(), self._grantor
+            self._gone = frozenset(lease.host for lease in view.leases.values() if not lease.alive)
             gone = [lease for lease in view.leases.values() if lease.granted and not lease.alive and grantor]
             waits = [grantor.end(one.host) - now for one in gone if grantor and not grantor.over(one, now)]
         return max((max(wait_s, UNREAD_S) for wait_s in waits), default=0.0)
@@ -115,7 +135,7 @@ class Granting:
         with self._lock:
             now, grantor = self._clock(), self._grantor
             resting = [lease.host for lease in view.leases.values() if lease.granted and grantor]
-            ends = [grantor.end(host) - now for host in resting if grantor]
+            ends = [max(grantor.end(host), self._blames_from) - now for host in resting if grantor]
         return min((left_s for left_s in ends if left_s > 0), default=float("inf"))
 
     def give_up(self, change: Change, view: View) -> None:
@@ -125,17 +145,20 @@ class Granting:
                 if self._grantor is not None:
                     self._grantor.give_up(view.leases[host])
 
-    def skip(self, length_s: float) -> None:
+    def skip(self, before: float, length_s: float) -> None:
         """As if so much time had passed with questions and answers as they are: for the simulator."""
         self._pulsed_at, self._asked_at = self._pulsed_at + length_s, self._asked_at + length_s
+        self._awake_at += length_s
+        if self._blames_from > before:
+            self._blames_from += length_s
         if self._grantor is not None:
-            self._grantor.skip(length_s)
+            self._grantor.skip(before, length_s)
 
 
-def _seen(lease: Lease, grantor: Grantor, store_now: float, now: float) -> Lease:
+def _seen(lease: Lease, grantor: Grantor, store_now: float, now: float, blames: bool) -> Lease:
     end = grantor.end(lease.host)
     if not lease.granted:
         return lease if grantor.over(lease, now) else replace(lease, alive=True, store_at=store_now)
-    if grantor.over(lease, now):
+    if grantor.over(lease, now) and (blames or not lease.alive):
         return replace(lease, alive=False, store_at=max(lease.store_at, store_now - (now - end)))
     return replace(lease, alive=True, store_at=store_now)

@@ -111,9 +111,10 @@ class Grantor:
         """A takeover that was decided upon this record is about to be sent (rule 3)."""
         self._given_up[lease.host] = footing_of(lease)
 
-    def skip(self, length_s: float) -> None:
-        """As if so much time had passed with questions and answers as they are: for the simulator."""
-        self._ends = {host: end + length_s for host, end in self._ends.items()}
+    def skip(self, before: float, length_s: float) -> None:
+        """As if so much time had passed with questions and answers as they are: for the simulator. What was over stays
+        over."""
+        self._ends = {host: end + length_s if end > before else end for host, end in self._ends.items()}
 
 
 class Grantee:

@@ -26,6 +26,7 @@ zookeeper:
   credentials: /etc/failover/zookeeper.secret
   tls: {ca: /etc/failover/ca.pem, certificate: /etc/failover/host.pem, key: /etc/failover/host.key}
 timing: {session: 2s, tick: 200ms, drift: 1%, freeze: 50ms, margin: 50ms, renewals: 4}
+lease: grants
 notify:
   - {webhook: "https://chat.example/hook", events: [takeover, waiting, host_lost]}
   - {mail: ops@example.com, smtp: mail.example.com:25}

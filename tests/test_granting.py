@@ -31,6 +31,14 @@ class Cluster:
     def clock(self) -> float:
         return self.now
 
+    def elapse(self, length_s: float) -> None:
+        """While the leader hears of the store, and is awake."""
+        end = self.now + length_s
+        while self.now < end:
+            self.now = min(end, self.now + 0.05)
+            self.leader.pulse(self.now)
+            self.granting.pulse()
+
     def store(self, role: Any, host: str) -> MemoryStore:
         return MemoryStore(self.world, role=role, host=host, timing=TIMING, clock=self.clock)
 
@@ -95,12 +103,12 @@ def test_who_rests_on_grants_is_alive_until_they_are_over_whatever_its_session(
     cluster: Cluster,
 ) -> None:
     cluster.go_over()
-    cluster.now += L / 2
+    cluster.elapse(L / 2)
     assert cluster.ask() == Grant(1, L)
-    cluster.now += L - 0.001
+    cluster.elapse(L - 0.001)
     seen = cluster.seen()
     assert (seen.alive, seen.store_at) == (True, 5000.0 + cluster.now)
-    cluster.now += 0.002
+    cluster.elapse(0.002)
     seen = cluster.seen()
     assert not seen.alive
     assert seen.store_at == pytest.approx(5000.0 + cluster.now - 0.001), "it may have run until its grant was over"
@@ -117,7 +125,7 @@ def test_the_leader_looks_again_when_the_next_grant_is_over(cluster: Cluster) ->
 
 def test_a_new_leader_finds_nobody_over_before_it_has_read_and_waited(cluster: Cluster) -> None:
     cluster.go_over()
-    cluster.now += 10
+    cluster.elapse(10)
     cluster.granting.lead(2)
     assert cluster.seen().alive
     cluster.leader.look_at_lease("alpha")
@@ -125,21 +133,21 @@ def test_a_new_leader_finds_nobody_over_before_it_has_read_and_waited(cluster: C
     cluster.granting.read("alpha")
     assert cluster.granting.unread(cluster.leader.view()) == ()
     assert cluster.seen().alive
-    cluster.now += L
+    cluster.elapse(L)
     assert not cluster.seen().alive
 
 
 def test_nothing_is_decided_while_it_is_unsure_whether_who_is_gone_is_over(cluster: Cluster) -> None:
     cluster.go_over()
     cluster.agent.die()
-    cluster.now += TIMING.session_s + 1
+    cluster.elapse(TIMING.session_s + 1)
     cluster.world.expire()
     cluster.granting.lead(2)
     cluster.leader.look_at_lease("alpha")
     assert cluster.granting.unsure_s(cluster.leader.view()) > 0
     cluster.granting.read("alpha")
     assert cluster.granting.unsure_s(cluster.leader.view()) == pytest.approx(L)
-    cluster.now += L
+    cluster.elapse(L)
     assert cluster.granting.unsure_s(cluster.leader.view()) == 0.0
 
 
@@ -148,7 +156,7 @@ def test_who_has_no_session_is_granted_nothing_more(cluster: Cluster) -> None:
     footing = cluster.agent.footing
     assert footing is not None
     cluster.agent.die()
-    cluster.now += TIMING.session_s + 1
+    cluster.elapse(TIMING.session_s + 1)
     cluster.world.expire()
     cluster.granting.read("alpha")
     granted = cluster.granting.hear(Ask("alpha", footing, 5))
@@ -160,13 +168,13 @@ def test_what_was_granted_to_a_host_on_its_session_keeps_it_alive_as_well(cluste
     assert cluster.ask() == Grant(1, L)
     cluster.world.end(cluster.agent.session or 0)
     assert cluster.seen().alive, "it may run by the grant"
-    cluster.now += L
+    cluster.elapse(L)
     assert not cluster.seen().alive
 
 
 def test_from_the_sending_of_a_takeover_nothing_is_granted_and_what_it_has_taken_stays_over(cluster: Cluster) -> None:
     cluster.go_over()
-    cluster.now += L
+    cluster.elapse(L)
     view = cluster.granting.seen(cluster.leader.view())
     lease = view.leases["alpha"]
     change = Change(assignments=(TAKEN,), vouched=(("alpha", lease.version),))
@@ -181,3 +189,14 @@ def test_from_the_sending_of_a_takeover_nothing_is_granted_and_what_it_has_taken
     cluster.granting.read("alpha")
     assert cluster.seen().alive
     assert not (cluster.ask(9) or Grant(0, refused="?")).refused, "it goes by what it read after the takeover"
+
+
+def test_a_leader_that_hears_nothing_of_the_store_gives_hosts_time_to_return(cluster: Cluster) -> None:
+    cluster.go_over()
+    cluster.now += 2 * L
+    assert cluster.seen().alive, "the leader itself may be cut off"
+    cluster.elapse(0.1)
+    assert cluster.seen().alive, "nobody can have returned yet"
+    assert 0 < cluster.granting.again_s(cluster.leader.view()) <= TIMING.session_s / 4
+    cluster.elapse(TIMING.session_s / 4)
+    assert not cluster.seen().alive

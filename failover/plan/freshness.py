@@ -85,7 +85,8 @@ def _stayed_down(board: Board, word: Assignment, owner: str, known: VserverRepor
 
 
 def _lease_end(board: Board, owner: str) -> float:
-    return board.view.leases[owner].store_at + PROFILES[board.view.cluster.timing].lease_s
+    lease = board.view.leases[owner]
+    return lease.store_at + (0.0 if lease.granted else PROFILES[board.view.cluster.timing].lease_s)
 
 
 def _end(board: Board, word: Assignment, owner: str) -> float:

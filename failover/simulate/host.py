@@ -247,6 +247,7 @@ class Host:
     def guard_stops(self) -> None:
         self._guards += 1
         self.body.guard.stop()
+        self.body.noticed()
         self._scene.scheduler.after(GUARD_AGAIN_S, self._if_same_guard(self.body.guard.begin))
 
     def guard_hangs(self, length_s: float) -> None:

@@ -121,7 +121,7 @@ class Idle:
             if host.machine is not None:
                 host.machine.skip(clock_s, regular)
             if host.ear is not None:
-                host.ear.granting.skip(clock_s)
+                host.ear.granting.skip(host.clock.now() - clock_s, clock_s)
             if isinstance(host.agent.turner, Agent):
                 _skip_promises(host.agent.turner, host.clock.now() - clock_s, clock_s)
             for store in (host.agent_store, host.leader_store):

@@ -11,6 +11,7 @@ These are the promises of agents/machine.py, which performs the same steps on a 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Protocol
@@ -366,7 +367,8 @@ class SimulatedMachine:
 
     @property
     def granted(self) -> Granted:
-        return self._body.guard.granted()
+        granted = self._body.guard.granted()
+        return granted if self._body.guard.running else replace(granted, troubled=True)
 
     def hold(self, until: float, told: Told, promised: Mapping[str, float], footing: Footing | None = None) -> bool:
         self._told = told
