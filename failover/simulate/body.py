@@ -230,10 +230,13 @@ class Body:
                 self.end(name, LAPSED)
                 self.noticed()
 
+    def at_large(self) -> list[str]:
+        """What is not frozen although its end is past."""
+        return [name for name, life in self.lives.items() if self.guard.due(name) and life.state is State.RUNNING]
+
     def _late(self, names: Collection[str]) -> None:
-        for name in names:
-            life = self.lives.get(name)
-            if life and life.running and not life.frozen and not self.scene.traits_of(name).fails_freeze:
+        for name in self.at_large():
+            if name in names and not self.scene.traits_of(name).fails_freeze:
                 self.scene.breach(1, f"{name} is not frozen on {self.host} although the lease is over")
 
     # --- trees --------------------------------------------------------------------------------------------------------
