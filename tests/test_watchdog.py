@@ -203,7 +203,7 @@ def test_s15_it_is_fed_before_and_after_an_end_that_is_enforced(guard: Guard, ea
     assert "the watchdog is not fed" not in guard.log.read_text()
 
 
-@pytest.mark.needs("root", "nft")
+@pytest.mark.needs("root", "nft", "fuse")
 def test_s15_it_is_starved_while_a_process_in_an_uninterruptible_call_cannot_be_frozen(
     guard: Guard, eater: Device, v1: Vserver, caplog: pytest.LogCaptureFixture
 ) -> None:
