@@ -3,7 +3,7 @@
     agent ── word (agents/lease.py) ──▶ guard ── fence: an element with the time left; the kernel ends it ──▶ answer
                                           ├── just before an end: cgroup frozen, fence closed
                                           ├── a word after the end: fence opened, cgroup thawed
-                                          ├── no word for long: what stands still is killed
+                                          ├── no word for long: killed (agents/overdue.py)
                                           ├── the watchdog, if there is one (agents/watchdog.py)
                                           └── the agent: started, adopted, started again when it dies or is silent
 
@@ -18,10 +18,8 @@ Rule 5: it thaws only at a word. A word that only extends thaws nothing: it coun
         has not come to its end.
 Rule 6: only the standard library and a few small files of ours: what breaks the agent's libraries does not break this.
 Rule 7: no other program and no cgroup holds up an end: all are frozen before one is waited for, and nft ends in time.
-Rule 8: what has had no word for `kill_after` since its end is killed, frozen or not, and its owner starts it anew when
-        the word is back: that is no failure of it. Nothing is safer by that, only the host freer; so a kill may come
-        late, but never early: the time counts anew when this guard is another one or has not looked for a while, as
-        when it hung or the machine slept, for then a word may be on its way.
+Rule 8: what has had no word for long since its end is killed (agents/overdue.py); only what has neither processes nor
+        a network here any more is forgotten.
 
 What it does not promise: a process in an uninterruptible call is frozen when that call ends; the fence holds meanwhile,
 and a watchdog bounds it.
@@ -49,6 +47,7 @@ from pathlib import Path
 from agents import fence
 from agents.isolation import cgroup, record, syscalls
 from agents.lease import SOCKET, Word, answer, decode
+from agents.overdue import AFTER_S, Overdue
 from agents.supervisor import Supervisor, replace_file
 from agents.watchdog import TIMEOUT_S, Watchdog
 from failover.errors import FailoverError, Refused
@@ -62,8 +61,6 @@ LATE_S = 1.0  # but not so long after it
 CONFIRM_S = 0.01  # for the kernel's word that one is frozen; without it, later again
 FORGET_S = 60.0  # after the end, when nothing runs any more
 NETNS = "netns"  # where a vserver's network is, below record.RUN (agents/network.py)
-KILL_AFTER_S = 600.0  # without a word since the end: clients and peers have given it up by then
-UNSEEN_S = 5.0  # between two looks, and it was not looked on
 TURN_S = 0.25  # at most, between two turns
 
 SIGNALS = (
@@ -92,15 +89,13 @@ class End:
 class Keeper:
     """The ends, and what is done at them."""
 
-    def __init__(self, directory: Path, kill_after_s: float = KILL_AFTER_S) -> None:
-        self._file, self._kill_after_s = directory / "guard.json", kill_after_s
+    def __init__(self, directory: Path, overdue: Overdue) -> None:
+        self._file, self._overdue = directory / "guard.json", overdue
         self._network: Network | None = None
         self._ends: dict[str, End] = {}
         self._kept: Word | None = None  # the last one that counted
         self._laid: set[str] | None = None  # under the lease when the fence was last laid as a whole
         self._closed: set[str] = set()  # of those whose end has passed
-        self._overdue: dict[str, float] = {}  # past its end: since when this guard has looked on
-        self._looked_at = boot_time()
         self._trouble = ""
         self._load()
 
@@ -130,7 +125,7 @@ class Keeper:
             raise FailoverError(f"the word cannot be kept: {error}") from error
         self._kept, self._network, self._ends = word, word.network, ends
         self._closed = (self._closed & ends.keys()) - word.vservers.keys()
-        self._overdue = {name: since for name, since in self._overdue.items() if name not in word.vservers}
+        self._overdue.heard(word.vservers)
 
     def enforce(self) -> None:
         """Freeze what is due, all of it before anything is waited for; then close the fence and forget what is gone."""
@@ -141,7 +136,9 @@ class Keeper:
         if frozen:
             log.warning("frozen at the end of the lease: %s", ", ".join(sorted(frozen)))
         self._close(set(due) - self._closed)
-        self._kill_at_last(due, now)
+        for name in self._overdue.look(due, now):
+            with self._reporting(name, "killed"):
+                self._overdue.kill(name)
         self._forget([name for name in due if self._ends[name].until + FORGET_S < now])
 
     def late(self) -> list[str]:
@@ -217,26 +214,6 @@ class Keeper:
                 if not cgroup.populated(cgroup.of(name)) and not (record.RUN / name / NETNS).exists():
                     del self._ends[name]
                     self._closed.discard(name)
-
-    def _kill_at_last(self, due: list[str], now: float) -> None:
-        """Rule 8."""
-        anew, self._looked_at = now > self._looked_at + UNSEEN_S, now
-        self._overdue = {name: now if anew else self._overdue.get(name, now) for name in due}
-        for name, since in self._overdue.items():
-            if 0 < self._kill_after_s <= now - since:
-                self._overdue[name] = now  # if anything is left, again after as long
-                self._kill(name)
-
-    def _kill(self, name: str) -> None:
-        with self._reporting(name, "killed"):
-            group = cgroup.of(name)
-            if not cgroup.populated(group):
-                return
-            why = f"without a word of the lease for {self._kill_after_s:g} s, it was killed by the guard"
-            if record.read(record.RUN, name):
-                record.ask(record.RUN, name, record.Ended.LAPSED, why)
-            cgroup.kill(group)
-            log.error("%s: %s", name, why)
 
     def _begin_freeze(self, name: str) -> bool:
         """Whether there was something to freeze."""
@@ -360,7 +337,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--agent", default="", help="the agent's command line, which is started and kept running")
     parser.add_argument("--agent-silence", type=float, default=5.0, metavar="SECONDS", help="then it is killed (5)")
     after = "what has had no word for so long since its end is killed (%(default)g); 0: never"
-    parser.add_argument("--kill-after", type=float, default=KILL_AFTER_S, metavar="SECONDS", help=after)
+    parser.add_argument("--kill-after", type=float, default=AFTER_S, metavar="SECONDS", help=after)
     device = "fed while all that is over stands still, as in /dev/watchdog; none if left out"
     parser.add_argument("--watchdog", type=Path, metavar="DEVICE", help=device)
     reset = "its timeout (%(default)d)"
@@ -383,7 +360,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{options.directory} cannot be used: {error}: run failover-guard as root", file=sys.stderr)
         return FailoverError.exit_code
     _harden()
-    keeper = Keeper(options.directory, options.kill_after)
+    keeper = Keeper(options.directory, Overdue(options.kill_after))
     keeper.enforce()
     try:
         watchdog = Watchdog(options.watchdog, options.watchdog_seconds, options.directory)

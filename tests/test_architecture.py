@@ -53,6 +53,8 @@ FLOORS = {
     ),
     "agents.guard": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
     "agents.supervisor": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
+    "agents.overdue": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
+    "agents.watchdog": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
     "failover.lab": ("failover.cli",),
     "failover.simulate": ("failover.cli", "failover.lab", "failover.zookeeper"),
     "failover.stories": ("failover.cli", "failover.lab", "failover.zookeeper", "failover.simulate", "failover.leader"),

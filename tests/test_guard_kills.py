@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from agents import fence, guard, network
-from agents.guard import UNSEEN_S, Keeper
+from agents.guard import Keeper
 from agents.isolation import cgroup
 from agents.lease import Word
+from agents.overdue import UNSEEN_S, Overdue
 from tests.guarded import DEVICE, Guard, Vserver, boot_time, guarded
 from tests.wires import eventually
 
@@ -90,7 +91,7 @@ class Kept:
         self.mac = network.mac_of(v1.name)
         ends = {v1.name: {"until": clock.now() - 0.1, "mac": self.mac}}
         (directory / "guard.json").write_text(json.dumps({"network": {"device": "eth0", "bridge": None}, "ends": ends}))
-        self.keeper = Keeper(directory, kill_after_s)
+        self.keeper = Keeper(directory, Overdue(kill_after_s))
         self.keeper.enforce()
 
     def look_on(self, length_s: float, step_s: float = UNSEEN_S - 1.0) -> None:

@@ -6,7 +6,7 @@ Rule 3: the ends outlive the guard's process, not the host's power.
 Rule 4: it thaws at a word that comes after the end.
 Rule 5: what has had no word for `kill_after_s` since its end is killed; the time counts anew when the guard is another
         one, or did not look.
-These are the promises of agents/guard.py.
+These are the promises of agents/guard.py and overdue.py.
 """
 
 from __future__ import annotations
