@@ -19,7 +19,6 @@ from dataclasses import replace
 from agents.lease import NOTHING, Asks, Granted
 from failover.grants import Grantee, Letter
 
-PORT = 7182
 SOON_S = 0.0005  # a question may be so early: less could be lost in the rounding of a clock
 MISSED = 2.5  # pauses without an answer are trouble: two answers in a row were lost
 

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from failover.model import Lease
 from failover.timing import Timing
 
+PORT = 7182  # UDP, of every host's address: the leader's process hears questions there
+
 
 @dataclass(frozen=True)
 class Footing:

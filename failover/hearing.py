@@ -20,10 +20,9 @@ from collections.abc import Callable
 from failover import wire
 from failover.errors import FailoverError
 from failover.granting import Granting
-from failover.grants import Ask, Letter
+from failover.grants import PORT, Ask, Letter
 from failover.seal import Seal
 
-PORT = 7182
 LONGEST = 2048  # bytes; a question is shorter
 AGAIN_S = 1.0  # after the socket could not be opened
 

@@ -35,6 +35,7 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "rsync": _rsync,
     "sshd": lambda: Path("/usr/sbin/sshd").exists(),
     "nft": lambda: shutil.which("nft") is not None,
+    "fuse": Path("/dev/fuse").exists,
     "btrfs": lambda: shutil.which("mkfs.btrfs") is not None,
     "busybox": lambda: Path("/bin/busybox").exists(),
     "debian": lambda: shutil.which("mmdebstrap") is not None,

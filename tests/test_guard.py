@@ -20,6 +20,7 @@ from agents.asking import Asking
 from agents.guard import Keeper
 from agents.isolation import cgroup
 from agents.lease import Asks, Granted, Word, granted_of
+from agents.overdue import Overdue
 from failover.errors import BadInput, FailoverError
 from failover.grants import Footing
 from failover.model import Network
@@ -293,7 +294,7 @@ def test_a_fence_that_could_not_be_closed_is_closed_at_the_next_look(
             raise FailoverError("the kernel is still busy with the last change of nftables")
 
     monkeypatch.setattr(fence, "apply", apply)
-    keeper = Keeper(tmp_path, Asking(lambda asks, letter: None))
+    keeper = Keeper(tmp_path, Overdue(), Asking(lambda asks, letter: None))
     for _ in range(3):
         keeper.enforce()
     assert changes == [fence.closed(Network(device="eth0"), [MAC])] * 2
