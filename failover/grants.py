@@ -13,7 +13,7 @@ Rule 1: a host goes by one footing: the version of its lease record, as it wrote
         read itself since its election, so nothing counts that a write or a takeover has overtaken.
 Rule 2: a record that says granted, read by a leader for the first time, counts as a question: the host may run for one
         length by having written it. (Older leaders have granted nothing beyond their own lease, timing.py.)
-Rule 3: from the sending of a takeover nothing is granted upon the footing that it was decided on, whatever comes of it.
+Rule 3: from the sending of a takeover nothing is granted upon the version that it was decided on, whatever comes of it.
 Rule 4: before a host sends that its lease rests on grants, its right is cut to the length of a grant, on disk.
 Rule 5: an answer counts once, for a question of this very process that has no answer yet. What is lost ends a right
         early; what comes late, twice or from before extends none.
@@ -70,11 +70,13 @@ class Grantor:
         self._timing = timing
         self._read: dict[str, Footing] = {}
         self._ends: dict[str, float] = {}
-        self._given_up: dict[str, Footing] = {}
+        self._given_up: dict[str, int] = {}  # the version of its lease record that a takeover was decided upon
 
     def read(self, lease: Lease, now: float) -> None:
-        """The record was read, after the election and before `now`."""
+        """The record was read, after the election and before `now`. What is older than the last reading came late."""
         before = self._read.get(lease.host)
+        if before is not None and (lease.version < before.lease or lease.taken < before.taken):
+            return
         self._read[lease.host] = footing_of(lease)
         if lease.granted and (before is None or before.lease != lease.version):
             self._ends[lease.host] = max(self.end(lease.host), now + self._timing.grant_s)
@@ -91,7 +93,7 @@ class Grantor:
         length_s = min(self._timing.grant_s, leads_until - now)
         if not self.knows(ask):
             return Grant(ask.number, refused=f"{ask.host} goes by {ask.footing}, this leader by another footing")
-        if self._given_up.get(ask.host) == ask.footing:
+        if self._given_up.get(ask.host) == ask.footing.lease:
             return Grant(ask.number, refused=f"what {ask.host} owns is being given away: it must claim its lease anew")
         if length_s <= 0:
             return Grant(ask.number, refused="this leader's own lease is over")
@@ -105,13 +107,12 @@ class Grantor:
     def over(self, lease: Lease, now: float) -> bool:
         """Whether nothing is granted to the host any more. Then a takeover may be decided upon this record, if that
         says granted; if it does not, only when its session is gone."""
-        given_up = self._given_up.get(lease.host)
-        known = self.has_read(lease) or (given_up is not None and given_up.lease == lease.version)
-        return now >= self.end(lease.host) and (known or not lease.granted)
+        known = not lease.granted or self.has_read(lease) or self._given_up.get(lease.host) == lease.version
+        return known and now >= self.end(lease.host)
 
     def give_up(self, lease: Lease) -> None:
         """A takeover that was decided upon this record is about to be sent (rule 3)."""
-        self._given_up[lease.host] = footing_of(lease)
+        self._given_up[lease.host] = lease.version
 
     def skip(self, before: float, length_s: float) -> None:
         """As if so much time had passed with questions and answers as they are: for the simulator. What was over stays

@@ -153,6 +153,7 @@ RECORDS = {
 }
 OTHER_WORDS = {
     (Cluster, "name"): "cluster",
+    (Cluster, "grants"): "lease",
     (Check, "command"): "exec",
     (Vserver, "stale_wait_s"): "when_stale.wait",
     (Vserver, "keep_s"): "on_host_shutdown.keep",
