@@ -6,8 +6,9 @@
 
 Rule 1: nothing is granted without a proof that this process leads (Store.leads_until), nor before its election.
 Rule 2: a host whose session is gone is granted nothing more: it could not be told anything.
-Rule 3: a leader that hears nothing of the store, or stood still itself, blames nobody: who comes to its end meanwhile
-        has some time to return to its session when that is over.
+Rule 3: a leader that hears nothing of the store, stood still itself, or was only just elected, blames nobody: who has
+        come to its end has some time to return to its session.
+        Nor is anybody given away while another one is silent that is not over yet.
 Rule 4: a host that rests on grants was last heard of when it was last granted something, whatever its record's age.
 Safe for threads. It keeps nothing beyond the election: another leader reads all records anew.
 """
@@ -23,6 +24,8 @@ from failover.model import Lease, View, frozen_map
 from failover.store import Change, Store
 from failover.timing import Timing
 
+MISSED = 2.5  # pauses between two questions: so long without one is silence
+PATIENCE = 4  # such a part of a session is the time to return
 PULSES = 3  # in the length of a grant
 ASKED_S = 10.0  # after the last question the leadership is proved for so long
 UNREAD_S = 0.05  # a record is read before long, and then the leader is woken
@@ -47,6 +50,7 @@ class Granting:
             if epoch != self._epoch:
                 self._epoch, self._gone = epoch, frozenset()
                 self._grantor = None if epoch is None else Grantor(self._timing)
+                self._blames_from = self._clock() + self._timing.session_s / PATIENCE
 
     def resign(self) -> float:
         """Grant nothing more. How long to wait until all that was granted is over, seconds."""
@@ -76,7 +80,7 @@ class Granting:
         leads_until = self._store.leads_until
         heard_at = leads_until - self._timing.lease_s if leads_until is not None else float("-inf")
         if now > min(heard_at, self._awake_at) + 2 * self._pause_s:
-            self._blames_from = now + self._timing.session_s / 4
+            self._blames_from = now + self._timing.session_s / PATIENCE
 
     def hear(self, ask: Ask) -> Grant | None:
         """The answer; None: nobody is to answer, or the record must be `read` first. Does not wait."""
@@ -116,7 +120,7 @@ class Granting:
             if grantor is None:
                 return view
             self._notice_silence(now)
-            blames = now >= self._blames_from
+            blames = now >= self._blames_from and not self._another_falls(view, grantor, now)
             leases = {host: _seen(lease, grantor, view.now, now, blames) for host, lease in view.leases.items()}
         return replace(view, leases=frozen_map(leases))
 
@@ -127,8 +131,15 @@ class Granting:
             now, grantor = self._clock(), self._grantor
             self._gone = frozenset(lease.host for lease in view.leases.values() if not lease.alive)
             gone = [lease for lease in view.leases.values() if lease.granted and not lease.alive and grantor]
-            waits = [grantor.end(one.host) - now for one in gone if grantor and not grantor.over(one, now)]
+            unsure = [one for one in gone if grantor and not (now >= self._blames_from and grantor.over(one, now))]
+            waits = [max(grantor.end(one.host), self._blames_from) - now for one in unsure if grantor]
         return max((max(wait_s, UNREAD_S) for wait_s in waits), default=0.0)
+
+    def _another_falls(self, view: View, grantor: Grantor, now: float) -> bool:
+        """Whether one that is not over yet is silent as well: hosts that are lost together are so in no order."""
+        silent_s = MISSED * self._timing.ask_grant_s
+        resting = [lease for lease in view.leases.values() if lease.granted and lease.alive]
+        return any(now < grantor.end(lease.host) < now + self._timing.grant_s - silent_s for lease in resting)
 
     def again_s(self, view: View) -> float:
         """Seconds until the next of those that rest on grants may be over."""
@@ -159,6 +170,6 @@ def _seen(lease: Lease, grantor: Grantor, store_now: float, now: float, blames: 
     end = grantor.end(lease.host)
     if not lease.granted:
         return lease if grantor.over(lease, now) else replace(lease, alive=True, store_at=store_now)
-    if grantor.over(lease, now) and (blames or not lease.alive):
+    if grantor.over(lease, now) and blames:
         return replace(lease, alive=False, store_at=max(lease.store_at, store_now - (now - end)))
     return replace(lease, alive=True, store_at=store_now)

@@ -200,3 +200,19 @@ def test_a_leader_that_hears_nothing_of_the_store_gives_hosts_time_to_return(clu
     assert 0 < cluster.granting.again_s(cluster.leader.view()) <= TIMING.session_s / 4
     cluster.elapse(TIMING.session_s / 4)
     assert not cluster.seen().alive
+
+
+def test_hosts_that_fall_silent_together_are_over_together(cluster: Cluster) -> None:
+    cluster.go_over()
+    other = cluster.store("agent", "gamma")
+    other.rest_on_grants()
+    cluster.granting.read("gamma")
+    assert other.footing is not None
+    cluster.elapse(0.08)
+    assert cluster.granting.hear(Ask("gamma", other.footing, 1)) == Grant(1, L)
+    cluster.elapse(L - 0.08)
+    cluster.leader.look_at_lease("gamma")
+    assert cluster.seen().alive, "gamma is silent as well, but not over"
+    cluster.elapse(0.08)
+    assert not cluster.seen().alive
+    assert not cluster.granting.seen(cluster.leader.view()).leases["gamma"].alive

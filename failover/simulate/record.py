@@ -53,6 +53,7 @@ class Record:
     # --- what the store hears -----------------------------------------------------------------------------------------
 
     def _wrote(self, paths: Sequence[str], before: Mapping[str, Node], session: int) -> None:
+        self._taken_from = [path.removeprefix("taken/") for path in paths if path.startswith("taken/")]
         for path in paths:
             kind, _, name = path.partition("/")
             if kind == "assignments" and name:
@@ -92,7 +93,7 @@ class Record:
     def _takes_part(self, host: str) -> bool:
         """An operator who accepts the loss takes it from an owner that lives."""
         lease = decoded(wire.LeaseRecord, self._scene.world.nodes, f"leases/{host}")
-        by_grants = lease is not None and lease.granted
+        by_grants = lease is not None and lease.granted and host in self._taken_from
         return f"alive/{host}" in self._scene.world.nodes and not self._vouched(host) and not by_grants
 
     def _vouched(self, host: str) -> bool:

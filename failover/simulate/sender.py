@@ -90,10 +90,12 @@ class Sender:
                 draft["heard"] += length_s
         for name in regular:
             for host, last in self.shipped.get(name, {}).items():
-                at = last.at if last.because and not self._has_all(name, host) else last.at + length_s
+                reached = not self._body.life(name).frozen and self._scene.links.reaches(self._host, host)
+                went_on = reached and not last.because
+                at = last.at + length_s if went_on or self._has_all(name, host) else last.at
                 self.shipped[name][host] = replace(last, at=at, tried_at=last.tried_at + length_s)
                 theirs = self._peer(host).copy(name)
-                if not last.because and theirs.received_at is not None:
+                if went_on and theirs.received_at is not None:
                     theirs.received_at += length_s
 
     # --- one round ----------------------------------------------------------------------------------------------------
