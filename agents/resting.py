@@ -30,7 +30,8 @@ class Resting:
         self._calm_at: float | None = None  # from when it may try again
         self._tried_at: float | None = None  # since when it tries
         self._cut: float | None = None  # the end of the right by all but grants, once it goes over
-        self._over_at = float("-inf")
+        self._over_at = self._granted_until = float("-inf")
+        self._footing: Footing | None = None
 
     @property
     def tries(self) -> bool:
@@ -44,13 +45,21 @@ class Resting:
 
     def footing(self) -> Footing | None:
         """What the guard is to ask upon; None: it is not to ask."""
-        return self._store.footing if self.tries or self.granted else None
+        if not self.tries and not self.granted:
+            self._footing = None
+        else:
+            self._footing = (
+                self._store.footing or self._footing
+            )  # while it is claimed anew: that before, as long as it counts
+        return self._footing
 
     def until(self, session: float, granted: Granted) -> float:
         """The end of the right; `session`: of that by the session."""
         if self._cut is None:
+            self._granted_until = float("-inf")
             return session
-        return max(min(session, self._cut) if session > float("-inf") else self._cut, granted.until)
+        self._granted_until = max(self._granted_until, granted.until)
+        return max(min(session, self._cut) if session > float("-inf") else self._cut, self._granted_until)
 
     def turn(self, granted: Granted, *, calm: bool, now: float) -> bool:
         """Decide; whether to go over now: cut the right, have the guard take it, and then `go_over`. `calm`: the guard

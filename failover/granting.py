@@ -41,6 +41,7 @@ class Granting:
         self._grantor: Grantor | None = None
         self._epoch: int | None = None
         self._gone: frozenset[str] = frozenset()  # hosts without a session, as last seen
+        self._looked: dict[str, float] = {}  # when the last reading of a host's record began
         self._pulsed_at = self._asked_at = float("-inf")
         self._blames_from = self._awake_at = float("-inf")  # rule 3
 
@@ -98,20 +99,29 @@ class Granting:
     def read(self, host: str) -> None:
         """Read the host's record. Waits for the store; raises Unreachable."""
         with self._lock:
-            grantor = self._grantor
+            grantor, began = self._grantor, self._clock()
         if grantor is not None:
             lease = self._store.look_at_lease(host)  # after the election, for the grantor was there before
             with self._lock:
+                self._looked[host] = began
                 if lease is not None:
                     grantor.read(lease, self._clock())
                     self._gone = self._gone - {host} if lease.alive else self._gone | {host}
 
     def unread(self, view: View) -> tuple[str, ...]:
-        """Hosts that rest on grants, and whose record this leader has to read before it can find them over."""
+        """Hosts that rest on grants, and whose record this leader has to read before it can find them over: for the
+        first time, or again, for leases are not watched."""
         with self._lock:
-            grantor = self._grantor
-            leases = view.leases.values()
-            return tuple(lease.host for lease in leases if lease.granted and grantor and not grantor.has_read(lease))
+            grantor, now = self._grantor, self._clock()
+            if grantor is None:
+                return ()
+            resting = [lease for lease in view.leases.values() if lease.granted]
+            return tuple(one.host for one in resting if not grantor.has_read(one) or self._stale(one, grantor, now))
+
+    def _stale(self, lease: Lease, grantor: Grantor, now: float) -> bool:
+        """Whether it was not looked at since all that was granted is over."""
+        end = grantor.end(lease.host)
+        return end <= now and self._looked.get(lease.host, float("-inf")) < end
 
     def seen(self, view: View) -> View:
         """The view with what is known of the grants."""
@@ -121,7 +131,10 @@ class Granting:
                 return view
             self._notice_silence(now)
             blames = now >= self._blames_from and not self._another_falls(view, grantor, now)
-            leases = {host: _seen(lease, grantor, view.now, now, blames) for host, lease in view.leases.items()}
+            leases = {
+                host: _seen(lease, grantor, view.now, now, blames and not self._stale(lease, grantor, now))
+                for host, lease in view.leases.items()
+            }
         return replace(view, leases=frozen_map(leases))
 
     def unsure_s(self, view: View) -> float:
@@ -139,7 +152,10 @@ class Granting:
         """Whether one that is not over yet is silent as well: hosts that are lost together are so in no order."""
         silent_s = MISSED * self._timing.ask_grant_s
         resting = [lease for lease in view.leases.values() if lease.granted and lease.alive]
-        return any(now < grantor.end(lease.host) < now + self._timing.grant_s - silent_s for lease in resting)
+        return any(
+            self._stale(lease, grantor, now) or now < grantor.end(lease.host) < now + self._timing.grant_s - silent_s
+            for lease in resting
+        )
 
     def again_s(self, view: View) -> float:
         """Seconds until the next of those that rest on grants may be over."""
