@@ -12,7 +12,7 @@ from typing import Any
 
 from failover.cli.operate import Commands
 from failover.model import Assignment, State, View, Vserver, Want
-from failover.plan import alive, intent_of, is_drained, own_report, replica_age, verdicts, wanted
+from failover.plan import alive, fenced, intent_of, is_drained, own_report, replica_age, verdicts, wanted
 
 WIDTH = 80
 Rows = list[tuple[str, ...]]
@@ -137,7 +137,7 @@ def vserver_state(view: View, vserver: Vserver, word: Assignment | None) -> str:
 
 def host_state(view: View, name: str) -> str:
     if not alive(view, name):
-        return "lost" if name in view.leases else "never seen"
+        return "fenced" if fenced(view, name) else "lost" if name in view.leases else "never seen"
     return "drained" if is_drained(view, name) else "up"
 
 

@@ -18,6 +18,7 @@ from failover.leader import Leader
 from failover.model import Told
 from failover.simulate.body import Body
 from failover.simulate.clock import Action, Clock
+from failover.simulate.devices import Outlets, SimulatedDevices
 from failover.simulate.line import Wire
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.memory import MemoryStore
@@ -36,8 +37,8 @@ RETRY_S = (0.05, 0.8)  # before the next attempt to connect
 
 
 class Host:
-    def __init__(self, name: str, scene: Scene, peer: Callable[[str], Body]) -> None:
-        self.name, self._scene, self._peer = name, scene, peer
+    def __init__(self, name: str, scene: Scene, peer: Callable[[str], Body], outlets: Outlets) -> None:
+        self.name, self._scene, self._peer, self._outlets = name, scene, peer, outlets
         self.clock = Clock(scene.scheduler)
         self.body = Body(name, scene, self.clock)
         self._random = scene.random(name)
@@ -142,7 +143,8 @@ class Host:
             clock=self.clock.now,
             line=self._line(self.leader),
         )
-        return Leader(self.leader_store, clock=self.clock.now)
+        devices = SimulatedDevices(self._outlets, self.leader, lambda: self.body.powered, self._random)
+        return Leader(self.leader_store, clock=self.clock.now, devices=devices)
 
     def _line(self, process: Process) -> Wire:
         scene, life = self._scene, process.life

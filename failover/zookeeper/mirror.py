@@ -3,7 +3,7 @@
 Rule 1: a watch says only that something is different; what it is now is read again, and leaves the next watch.
 Rule 2: a record never goes back in time, in whatever order two threads' answers are put down.
 Rule 3: leases change too often to be watched. A lease is read when its host's session comes or goes, when an operator
-        says something about the host, and all are when a session has gone: who else is silent?
+        says something about the host, and all are when a session has gone (who else is silent?) or the leader asks.
 """
 
 from __future__ import annotations
@@ -57,6 +57,13 @@ class Mirror:
         with self._lock:
             for path in [p for p in self._nodes if p.rpartition("/")[0] in directories and p not in read]:
                 del self._nodes[path]
+            for path, node in read.items():
+                self._put(path, node)
+
+    def read_leases(self) -> None:
+        """All of them; who came or went is told by a watch."""
+        read = self._read((path for path in self.nodes if path.startswith("leases/")), watch=False)
+        with self._lock:
             for path, node in read.items():
                 self._put(path, node)
 

@@ -1,0 +1,90 @@
+"""The leader's hand on the hosts' power: what failover/plan/fencing.py decides is done here, in this order.
+
+    hear the leases ─▶ plan ─▶ write down "under way" ─▶ hear the leases again ─▶ begin ─ … ─▶ ended: goes into a plan
+
+Rule 1: nothing is begun before it is written down under the leadership. So who is deposed begins nothing, the next
+        leader knows of it, and what was heard after the writing is no older than it.
+Rule 2: what has ended is told until it is written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from failover.fencing import Devices, Ended
+from failover.model import Event, View
+from failover.plan import Plan, fencing
+from failover.store import Change, Store
+from failover.timing import PROFILES
+
+log = logging.getLogger("failover.leader")
+
+HEARD_S = 0.1  # what was heard so lately is new enough
+
+
+class Power:
+    def __init__(self, store: Store, devices: Devices, clock: Callable[[], float]) -> None:
+        self._store, self._devices, self._clock = store, devices, clock
+        self._heard_at = -math.inf  # on our clock
+        self._ended: list[Ended] = []
+
+    def rest(self) -> None:
+        """Somebody else leads, if anybody does."""
+        self._devices.give_up()
+        self._devices.ended()
+        self._ended = []
+
+    def seen(self, view: View) -> View:
+        """The same a moment later, if somebody may be silent; and with what has become of the attempts."""
+        if view.now >= fencing.listens_at(view) and self._clock() >= self._heard_at + HEARD_S:
+            view = self._hear()
+        self._ended += self._devices.ended()
+        memory, news = fencing.noted(view, self._ended)
+        if not news:
+            self._ended = []
+        return replace(view, memory=memory)
+
+    def _hear(self) -> View:
+        self._store.hear()
+        self._heard_at = self._clock()
+        return self._store.view()
+
+    def written(self, view: View, decided: Plan) -> None:
+        """What was decided is remembered by now; `view`: as the store had it before."""
+        _, events = fencing.noted(view, self._ended)
+        self._ended = []
+        begun = [fencing.begun(view, host, decided.holds) for host in decided.cuts.begin]
+        self._tell((*events, *begun))
+        for host in decided.cuts.spare:
+            self._devices.give_up(host)
+        if decided.cuts.begin:
+            now = self._hear()
+            for host in decided.cuts.begin:
+                self._begin(now, host)
+
+    def _begin(self, now: View, host: str) -> None:
+        known, fence = now.memory.fencings.get(host), fencing.device(now, host)
+        if known is None or fence is None:
+            return
+        if fencing.may_begin(now, host, known):
+            self._devices.cut(host, fence, known.began_at)
+        else:
+            self._ended.append(Ended(host, known.began_at, off=False, because=fencing.CAME_BACK))
+
+    def _tell(self, events: tuple[Event, ...]) -> None:
+        if events:
+            self._store.commit(Change(events=events))
+            for event in events:
+                log.info("%s", event.text)
+
+    def pause_s(self, view: View) -> float:
+        """After how long it must be heard again who is silent."""
+        at = fencing.listens_at(view)
+        return max(at - view.now, _pause_s(view)) if at < math.inf else math.inf
+
+
+def _pause_s(view: View) -> float:
+    return PROFILES[view.cluster.timing].renew_s
