@@ -65,6 +65,7 @@ class Leader:
         before = self._store.view()
         view, looked = self._power.seen(before), self._clock()
         decided = plan(view)
+        self._power.spare(decided)
         if decided.memory.fencings != before.memory.fencings and self._store.remember(decided.memory):
             self._power.written(before, decided)  # before anything rests on it
         won = [self._commit(change, self._clock() - looked) for change in decided.changes]

@@ -329,7 +329,7 @@ class Fencing:
     began_at: float
     state: Cut = Cut.UNDER_WAY
     ended_at: float = 0.0
-    because: str = ""  # why it failed
+    because: str = ""  # why it is tried, then why it failed
     failures: int = 0  # in a row, while the lease record stays what it is
     wish_at: float = 0.0  # the newest wish that it answers
 

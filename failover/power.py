@@ -23,6 +23,7 @@ from failover.timing import PROFILES
 log = logging.getLogger("failover.leader")
 
 HEARD_S = 0.1  # what was heard so lately is new enough
+LATE_S = 0.01  # so long after somebody may have fallen silent it is certain
 
 
 class Power:
@@ -52,14 +53,17 @@ class Power:
         self._heard_at = self._clock()
         return self._store.view()
 
+    def spare(self, decided: Plan) -> None:
+        """Of what was begun, what is not wanted any more."""
+        for host in decided.cuts.spare:
+            self._devices.give_up(host)
+
     def written(self, view: View, decided: Plan) -> None:
         """What was decided is remembered by now; `view`: as the store had it before."""
         _, events = fencing.noted(view, self._ended)
         self._ended = []
-        begun = [fencing.begun(view, host, decided.holds) for host in decided.cuts.begin]
+        begun = [fencing.begun(view, host, decided.memory.fencings[host]) for host in decided.cuts.begin]
         self._tell((*events, *begun))
-        for host in decided.cuts.spare:
-            self._devices.give_up(host)
         if decided.cuts.begin:
             now = self._hear()
             for host in decided.cuts.begin:
@@ -82,9 +86,5 @@ class Power:
 
     def pause_s(self, view: View) -> float:
         """After how long it must be heard again who is silent."""
-        at = fencing.listens_at(view)
-        return max(at - view.now, _pause_s(view)) if at < math.inf else math.inf
-
-
-def _pause_s(view: View) -> float:
-    return PROFILES[view.cluster.timing].renew_s
+        after_s = fencing.listens_at(view) - view.now
+        return after_s + LATE_S if after_s > 0 else PROFILES[view.cluster.timing].renew_s

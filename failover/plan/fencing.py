@@ -110,7 +110,7 @@ def decided(board: Board, decisions: Iterable[Change | Hold], *, armed: bool) ->
         if last is not None and last.state is Cut.UNDER_WAY:
             spare += [host] if _has_come_back(view, host, last) else []
             now = _answering(view, host, last)
-            holds.append(Hold(host, f"{tried_by(device(view, host))} is cutting its power"))
+            holds.append(_hold(view, host, last))
         elif armed and device(view, host) and host in view.leases:
             now, hold = _next(board, host, last, held)
             begin += [host] if now is not last and now is not None and now.state is Cut.UNDER_WAY else []
@@ -121,23 +121,27 @@ def decided(board: Board, decisions: Iterable[Change | Hold], *, armed: bool) ->
 
 
 def _next(board: Board, host: str, last: Fencing | None, held: Sequence[str]) -> tuple[Fencing | None, Hold | None]:
-    view, agent, version = board.view, tried_by(device(board.view, host)), board.view.leases[host].version
-    again = last.failures if last is not None and last.version == version else 0
-    begun = Fencing(version, view.now, failures=again, wish_at=last.wish_at if last else 0.0)
+    view, version = board.view, board.view.leases[host].version
+    failures = last.failures if last is not None and last.version == version else 0
+    begun = Fencing(version, view.now, failures=failures, wish_at=last.wish_at if last else 0.0)
     if (wish := wish_for(view, host)) is not None:
-        begun = replace(begun, wish_at=wish.at)
+        begun = replace(begun, wish_at=wish.at, because="an operator says so")
         if refused := _why_not(view, host, wish):
             return replace(begun, state=Cut.FAILED, ended_at=view.now, because=refused), None
-        return begun, Hold(host, f"an operator has {agent} cut its power")
+        return begun, _hold(view, host, begun)
     if host == view.leader or off(view, host) or not (why := _why(board, host, held)):
         return last, None
-    if last is None or last.state is not Cut.FAILED or not again or board.now >= (tries_at := _tries_at(last)):
-        return begun, Hold(host, f"{why}, and {agent} cuts its power")
+    if last is None or not failures or board.now >= (tries_at := _tries_at(last)):
+        begun = replace(begun, because=why)
+        return begun, _hold(view, host, begun)
     board.later(tries_at)
+    failed = f"{tried_by(device(view, host))} could not cut its power ({last.because}), and tries again"
     hint = f"see to the device; or once you have seen that it is off: failover fence {host} --confirmed"
-    return last, Hold(
-        host, f"{why}; {agent} could not cut its power ({last.because}), and tries again at {clock(tries_at)}", hint
-    )
+    return last, Hold(host, f"{why}; {failed} at {clock(tries_at)}", hint)
+
+
+def _hold(view: View, host: str, now: Fencing) -> Hold:
+    return Hold(host, f"{now.because}: {tried_by(device(view, host))} is cutting its power")
 
 
 def _why_not(view: View, host: str, wish: CutWish) -> str:
@@ -244,9 +248,10 @@ def answer(view: View, host: str, wished_at: float) -> tuple[bool, str] | None:
     return None
 
 
-def begun(view: View, host: str, holds: Iterable[Hold]) -> Event:
-    because = next((hold.because for hold in holds if hold.subject == host), "")
-    return Event("fencing", view.now, f"{host}: {because}", host=host, facts={"agent": tried_by(device(view, host))})
+def begun(view: View, host: str, attempt: Fencing) -> Event:
+    agent = tried_by(device(view, host))
+    text = f"{attempt.because}: {agent} is to cut the power of {host}"
+    return Event("fencing", view.now, text, host=host, facts={"agent": agent})
 
 
 __all__ = [

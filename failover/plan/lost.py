@@ -103,7 +103,8 @@ def _taken_over(board: Board, vserver: Vserver, word: Assignment, accepted: Move
     shipment = last.shipments.get(chosen) if last else None
     whole = shipment is not None and shipment.final and board.leaving(word.owner)
     kind = Kind.PLANNED if whole else Kind.TAKEOVER
-    because = f"{word.owner} is lost; {chosen} {_verdict_of(judged, chosen).because}"
+    gone = "is off" if fenced(board.view, word.owner) else "is lost"
+    because = f"{word.owner} {gone}; {chosen} {_verdict_of(judged, chosen).because}"
     return give(board, word, chosen, kind, because, accept_loss=accepted is not None)
 
 
