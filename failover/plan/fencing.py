@@ -113,7 +113,9 @@ def decided(board: Board, decisions: Iterable[Change | Hold], *, armed: bool) ->
             holds.append(_hold(view, host, last))
         elif armed and device(view, host) and host in view.leases:
             now, hold = _next(board, host, last, held)
-            begin += [host] if now is not last and now is not None and now.state is Cut.UNDER_WAY else []
+            if now is not last and now is not None and now.state is Cut.UNDER_WAY:
+                begin.append(host)
+                board.later(now.began_at + UNSEEN_S)
             holds += [hold] if hold else []
         if now is not None:
             kept[host] = now
