@@ -59,11 +59,11 @@ class Capacity:
 
 
 SECRET = "_file"  # the option NAME_file of a fence agent stands for NAME, read from that file when it is needed
+_THEIR_OWN = ("identity_file", "debug_file", "cookie_file", "token_file", "status_file")  # the path is what they want
 
 
 def is_secret(option: str) -> bool:
-    """`identity_file` is the agents' own: the path itself is what they want."""
-    return option.endswith(SECRET) and option not in (SECRET, "identity_file")
+    return option.endswith(SECRET) and option not in (SECRET, *_THEIR_OWN)
 
 
 @dataclass(frozen=True)
