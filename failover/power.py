@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from failover.fencing import Devices, Ended
-from failover.model import Event, View
+from failover.model import Event, Fencing, View
 from failover.plan import Plan, fencing
 from failover.store import Change, Store
 from failover.timing import PROFILES
@@ -67,16 +67,14 @@ class Power:
         if decided.cuts.begin:
             now = self._hear()
             for host in decided.cuts.begin:
-                self._begin(now, host)
+                self._begin(now, host, decided.memory.fencings[host])
 
-    def _begin(self, now: View, host: str) -> None:
-        known, fence = now.memory.fencings.get(host), fencing.device(now, host)
-        if known is None or fence is None:
-            return
-        if fencing.may_begin(now, host, known):
-            self._devices.cut(host, fence, known.began_at)
+    def _begin(self, now: View, host: str, attempt: Fencing) -> None:
+        fence = fencing.device(now, host)
+        if fence is not None and fencing.may_begin(now, host, attempt):
+            self._devices.cut(host, fence, attempt.began_at)
         else:
-            self._ended.append(Ended(host, known.began_at, off=False, because=fencing.CAME_BACK))
+            self._ended.append(Ended(host, attempt.began_at, off=False, because=fencing.CAME_BACK))
 
     def _tell(self, events: tuple[Event, ...]) -> None:
         if events:

@@ -255,7 +255,7 @@ def test_an_agent_of_debian_cuts_the_power(place: Path, debian: Path, cut: Cut) 
 
 @pytest.mark.needs("fence-agents")
 def test_an_agent_of_debian_that_fails_says_why(place: Path, debian: Path, cut: Cut) -> None:
-    fence = real(place, debian, "fence_dummy")
-    ended = cut(Fence("fence_dummy", {**fence.options, "type": "fail"}))
+    real(place, debian, "fence_apc")
+    ended = cut(Fence("fence_apc", {"ip": "127.0.0.1", "username": "apc", "password": "apc"}))
     assert not ended.off
-    assert ended.because.startswith("action=off ended with ") and "You have to enter existing machine" in ended.because
+    assert ended.because.startswith("action=off ended with 1: ") and "enter plug number" in ended.because
