@@ -15,8 +15,9 @@
     running where nobody put it                        adopts it, or has it stopped                            found
     owned by a host that is silent and has a device    has the power of that host cut meanwhile                fencing
 
-Rule 1: an owner whose session exists is never taken over; only it can hand over. A session ends after the host's lease
-        (failover/timing.py), and the lease's version is checked again by the commit.
+Rule 1: an owner whose session exists is never taken over; only it can hand over; unless its device or an operator says
+        that it is off. A session ends after the host's lease (failover/timing.py), and the lease's version is checked
+        again by the commit.
 Rule 2: every change is the next epoch of one vserver; it fails whole if the world has moved on, and is decided again.
         What is no longer declared keeps its word, so that its epochs go on if it is declared again.
 Rule 3: doing nothing is an answer too, and has a reason (Hold).
