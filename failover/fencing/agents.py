@@ -34,7 +34,7 @@ STATUS_S = 15.0  # of the deadline, what is kept for the status
 LONGEST_SECRET = 4096
 LONGEST_INPUT = 60_000  # what a pipe takes without being read
 KEPT = 2000  # bytes of what it says
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = ":".join(filter(None, (os.environ.get("PATH"), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")))
 ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "HOME": "/root"}
 
 _log = logging.getLogger("failover.fencing")

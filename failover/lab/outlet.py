@@ -8,7 +8,7 @@ from failover.lab.place import CONTROL
 
 ASKS, SAYS = ".asks", ".says"
 AGENT = "fence_lab"
-PLACE = Path("usr/local/sbin") / AGENT  # below a host's root
+PLACE = Path("/opt/failover-lab")  # where a host finds it; what Python lies in is as on the machine
 
 PROGRAM = f"""#!/bin/sh
 # A switched outlet of the lab: action and plug on stdin, as fence-agents speak.
@@ -27,7 +27,7 @@ exit "$code"
 
 def install(root: Path) -> None:
     """Into what a host has written over the machine's root file system."""
-    agent = root / PLACE
-    agent.parent.mkdir(parents=True)
-    agent.write_text(PROGRAM)
-    agent.chmod(0o755)
+    place = root / PLACE.relative_to("/")
+    place.mkdir(parents=True)
+    (place / AGENT).write_text(PROGRAM)
+    (place / AGENT).chmod(0o755)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agents.command import CommandFailed
-from failover.lab import faults, sample
+from failover.lab import sample
 from failover.lab.lab import Lab
 from failover.lab.outlets import Outlets
 from failover.lab.watch import Watch
@@ -113,7 +113,9 @@ def test_an_operator_has_the_power_cut_and_is_told_how_it_ends(lab: Lab) -> None
         sample.failover(lab, lab.operator, "fence", leader(lab), "--though-alive")
     assert refused.value.returncode == 4
     with Outlets(lab), Watch(lab, sample.NAME) as watch:
-        faults.perform(lab, f"fence {owner} --though-alive")
+        said = sample.failover(lab, leader(lab), "fence", owner, "--though-alive").splitlines()
+        assert said == [f"fence_lab is to cut the power of {owner}", f"{owner} is off, says fence_lab"]
         assert not lab.host(owner).powered
+        assert sample.status(lab, lab.operator)["hosts"][owner]["state"] in ("fenced", "lost")
         sample.await_("takeover", lambda: owner_of(lab, lab.operator) != owner)
         assert watch.doubles() == []
