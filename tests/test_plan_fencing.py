@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -312,11 +313,13 @@ def test_who_renews_its_lease_meanwhile_is_spared_unless_an_operator_insists() -
 
 
 LISTENS = {
+    "at once while who is off by its device has a session": (seen(last=OFF), -math.inf),
     "a lease after the last renewal that is known": (seen(0.5), NOW - 0.5 + FAST.lease_s),
-    "at once for a wish": (seen(0.5, wish=ASKED), NOW),
-    "at once while its power is being cut": (seen(0.5, last=UNDER_WAY, **GONE), NOW),
+    "at once for a wish": (seen(0.5, wish=ASKED), -math.inf),
+    "at once while its power is being cut": (seen(0.5, last=UNDER_WAY, **GONE), -math.inf),
     "never for who is gone": (seen(**GONE), float("inf")),
-    "never for who is off": (seen(last=OFF), float("inf")),
+    "never for who is off and gone": (seen(last=OFF, **GONE), float("inf")),
+    "never for who is off by a person's word": (seen(vouched=("alpha",)), float("inf")),
     "never for who owns nothing that is wanted started": (seen(word=owned(owner="beta")), float("inf")),
     "never without devices": (seen(device=None), float("inf")),
 }

@@ -267,3 +267,29 @@ def test_what_was_proved_by_a_power_cut_fails_once_the_host_has_renewed(stores: 
     assert not leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version),)))
     stores.until(lambda: leader.fresh)
     assert leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version + 1),)))
+
+
+def test_a_leader_knows_the_lease_of_who_has_come_back(stores: Stores) -> None:
+    """Nobody watches it: what was said of the lease before (that its host is off) must not be said of it any more."""
+    leader, agent, other = leading(stores), stores.fresh("agent", "alpha"), stores.fresh("agent", "beta")
+    stores.until(lambda: {"alpha", "beta"} <= leader.view().leases.keys())
+    stores.cut(agent)
+    stores.gone("alpha")
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    before = leader.view().leases["alpha"].version
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh and other.fresh)
+    stores.until(lambda: leader.view().leases["alpha"].version > before)
+    assert leader.view().leases["alpha"].alive
+
+
+def test_a_leader_knows_the_lease_of_who_was_booted_within_its_session(stores: Stores) -> None:
+    leader, agent, _ = leading(stores), stores.fresh("agent", "alpha"), stores.fresh("agent", "beta")
+    stores.until(lambda: {"alpha", "beta"} <= leader.view().leases.keys())
+    leader.hear()
+    before = leader.view().leases["alpha"].version
+    stores.cut(agent)
+    booted = stores.open("agent", "alpha")
+    stores.until(lambda: booted.fresh)
+    stores.until(lambda: leader.view().leases["alpha"].version > before)
+    assert leader.view().leases["alpha"].alive

@@ -104,17 +104,21 @@ def _cut(options: Namespace) -> None:
 
 
 def _see_what_the_device_says(options: Namespace, wished_at: float) -> None:
+    """The host may carry a ZooKeeper server, and ZooKeeper be away for a moment when that is off."""
     import time
+    from contextlib import suppress
 
     from failover.cli.connect import connected
     from failover.plan.fencing import answer
 
-    ends_at = time.monotonic() + options.timeout
+    ends_at, found = time.monotonic() + options.timeout, None
     with connected(options) as store:
-        while (found := answer(store.view(), options.host, wished_at)) is None:
+        while found is None:
             if time.monotonic() >= ends_at:
                 raise Unreachable(f"no answer within {options.timeout:g} s", hint="failover status says more")
             time.sleep(0.1)
+            with suppress(Unreachable):
+                found = answer(store.view(), options.host, wished_at)
     is_off, text = found
     if not is_off:
         raise FailoverError(text, hint=f"once you have seen that it is off: failover fence {options.host} --confirmed")

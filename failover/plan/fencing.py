@@ -67,13 +67,19 @@ def tried_by(fence: Fence | None) -> str:
 def listens_at(view: View) -> float:
     """When the leases must be read again, for somebody may be silent; leases are not watched. Never: infinity."""
     lease_s = PROFILES[view.cluster.timing].lease_s
-    return min((view.now if _asked(view, host) else at + lease_s for host, at in _watched(view)), default=math.inf)
+    return min((at + lease_s for at in _watched(view)), default=math.inf)
 
 
-def _watched(view: View) -> Iterator[tuple[str, float]]:
+def _watched(view: View) -> Iterator[float]:
+    """When whose lease counts was last renewed; long ago, where each moment counts: also of who is said to be off, and
+    has a session, for it may be back."""
     for host, lease in view.leases.items():
-        if device(view, host) and (_asked(view, host) or (lease.alive and not off(view, host) and _owns(view, host))):
-            yield host, lease.store_at
+        if not device(view, host):
+            continue
+        if _asked(view, host) or (lease.alive and fenced(view, host)):
+            yield -math.inf
+        elif lease.alive and not off(view, host) and _owns(view, host):
+            yield lease.store_at
 
 
 def _asked(view: View, host: str) -> bool:

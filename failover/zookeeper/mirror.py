@@ -17,6 +17,10 @@ from failover.zookeeper.client import Client
 _UNWATCHED = ("alive", "leases")  # of what is in these: rule 3, and of `alive` only the facts are of interest
 
 
+def _session(node: Node | None) -> int | None:
+    return node.session if node is not None else None
+
+
 class Mirror:
     def __init__(self, client: Client, root: str, role: Role) -> None:
         self._client, self._root, self._role = client, root + "/", role
@@ -75,10 +79,16 @@ class Mirror:
             self._nodes[path] = node
 
     def _leases_in_doubt(self, read: Mapping[str, Node | None]) -> set[str]:
-        """Of hosts that are new; of all while somebody is gone (who may have come and gone again)."""
-        alive = {"leases/" + path.removeprefix("alive/") for path in read if path.startswith("alive/")}
-        known = {path for path in self.nodes if path.startswith("leases/")}
-        return known | alive if known - alive else alive - known
+        """Of hosts that are new, or here in a new session; of all while somebody is gone (who may have come and gone
+        again)."""
+        nodes = self.nodes
+        now = {path: node for path, node in read.items() if path.startswith("alive/")}
+        alive = {"leases/" + path.removeprefix("alive/") for path in now}
+        known = {path for path in nodes if path.startswith("leases/")}
+        if known - alive:
+            return known | alive
+        came = {path for path, node in now.items() if node is not None and _session(nodes.get(path)) != node.session}
+        return (alive - known) | {"leases/" + path.removeprefix("alive/") for path in came}
 
     def _read_inside(self, directories: Iterable[str], *, watch: bool = True) -> dict[str, Node | None]:
         directories = set(directories)

@@ -18,6 +18,7 @@ from failover.lab import sample
 from failover.lab.lab import Lab
 from failover.lab.outlets import Outlets
 from failover.lab.watch import Watch
+from failover.timing import PROFILES
 from tests.lab.cluster import others, owner_of, settle
 from tests.lab.conftest import left_of
 
@@ -70,19 +71,19 @@ def history(lab: Lab) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.splitlines()]
 
 
-def test_the_power_of_a_host_that_falls_silent_is_cut_beside_the_takeover(lab: Lab) -> None:
-    """Which of the two is first depends on the device."""
+def test_s15_a_silent_host_whose_power_is_cut_is_taken_over_and_nothing_runs_twice(lab: Lab) -> None:
+    """By command, a moment before the leader would do it by itself: which is first, the device or the session's end,
+    depends on how busy this machine is."""
     owner, before = away_from_the_leader(lab), len(history(lab))
     with Outlets(lab) as outlets, Watch(lab, sample.NAME) as watch:
         lab.isolate(owner)
+        time.sleep(2 * PROFILES["normal"].renew_s + 0.1)
+        assert f"{owner} is off, says fence_lab" in sample.failover(lab, leader(lab), "fence", owner)
+        assert not lab.host(owner).powered
         sample.await_("takeover", lambda: owner_of(lab, lab.operator) != owner)
-        sample.await_("power cut", lambda: not lab.host(owner).powered)
-        sample.await_("its word", lambda: any(e["kind"] == "fenced" for e in history(lab)[before:]))
         assert watch.doubles() == []
     assert outlets.asked[:2] == [f"off {owner}", f"status {owner}"]
-    said = history(lab)[before:]
-    assert [e["host"] for e in said if e["kind"] == "takeover"] != [owner]
-    assert {"fencing", "fenced"} <= {e["kind"] for e in said if e["host"] == owner}
+    assert {"fencing", "fenced"} <= {event["kind"] for event in history(lab)[before:] if event["host"] == owner}
     lab.join(owner)
 
 
@@ -116,6 +117,5 @@ def test_an_operator_has_the_power_cut_and_is_told_how_it_ends(lab: Lab) -> None
         said = sample.failover(lab, leader(lab), "fence", owner, "--though-alive").splitlines()
         assert said == [f"fence_lab is to cut the power of {owner}", f"{owner} is off, says fence_lab"]
         assert not lab.host(owner).powered
-        assert sample.status(lab, lab.operator)["hosts"][owner]["state"] in ("fenced", "lost")
         sample.await_("takeover", lambda: owner_of(lab, lab.operator) != owner)
         assert watch.doubles() == []
