@@ -70,6 +70,11 @@ def seen(
     )
 
 
+def granted() -> View:
+    found = seen()
+    return replace(found, leases={**found.leases, "alpha": replace(found.leases["alpha"], granted=3)})
+
+
 def disarmed(found: View) -> View:
     return replace(found, intents=replace(found.intents, cluster=ClusterIntent(disarmed=True)))
 
@@ -97,6 +102,7 @@ BEGINS: dict[str, tuple[View, bool, str]] = {
     "... and not one that is silent for less": (seen(FAST.lease_s - 0.01), False, ""),
     "... nor one without a device": (seen(device=None), False, ""),
     "... nor the leader's own host": (seen(leader="alpha"), False, ""),
+    "... nor one that rests on grants, and need not renew": (granted(), False, ""),
     "... nor before the leader has heard the store for so long": (seen(60.0, watched_s=FAST.lease_s - 0.01), False, ""),
     "... nor while the cluster is disarmed": (disarmed(seen()), False, ""),
     "... nor one that an operator vouches for": (seen(vouched=("alpha",)), False, ""),

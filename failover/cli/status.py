@@ -230,12 +230,21 @@ def as_data(view: View) -> dict[str, Any]:
                 "state": host_state(view, name),
                 "drained_until": view.intents.hosts[name].until_at if is_drained(view, name) else None,
                 "address": host.address,
+                "fencing": _fencing_data(view, name),
                 "owns": sorted(word.vserver for word in view.assignments.values() if _owned_by(view, word, name)),
             }
             for name, host in view.cluster.hosts.items()
         },
         "holds": [asdict(hold) for hold in view.holds],
     }
+
+
+def _fencing_data(view: View, host: str) -> dict[str, Any] | None:
+    """The last attempt to cut its power."""
+    last = view.memory.fencings.get(host)
+    if last is None:
+        return None
+    return {"state": str(last.state), "because": last.because, "began": last.began_at, "ended": last.ended_at or None}
 
 
 def _vserver_data(view: View, vserver: Vserver) -> dict[str, Any]:

@@ -22,8 +22,7 @@ from failover.orders.order import (
     taken,
 )
 from failover.plan import alive, fenced, is_drained, judge, judge_move, without
-from failover.plan.board import MISSED
-from failover.timing import PROFILES
+from failover.plan.fencing import takes_part
 
 
 def takeover(view: View, host: str, *, confirmed_off: bool = False) -> Order:
@@ -142,10 +141,9 @@ def cut(view: View, host: str, *, though_alive: bool = False) -> Order:
         )
     if fenced(view, host):
         return Order(notice=f"{host} is off already, says {fence.agent}")
-    silent_s = view.now - lease.store_at
-    if lease.alive and silent_s < MISSED * PROFILES[view.cluster.timing].renew_s and not though_alive:
+    if takes_part(view, host) and not though_alive:
         raise Unsafe(
-            f"{host} is up: it renewed its lease {max(0.0, silent_s):.1f} s ago",
+            f"{host} is up: it renewed its lease {max(0.0, view.now - lease.store_at):.1f} s ago",
             hint=f"first: failover drain {host}; or cut its power all the same: failover fence {host} --though-alive",
         )
     wish = frozen_map({host: lambda old: replace(old, cut=CutWish(view.now, though_alive))})

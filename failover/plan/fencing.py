@@ -155,9 +155,13 @@ def _hold(view: View, host: str, now: Fencing) -> Hold:
 def _why_not(view: View, host: str, wish: CutWish) -> str:
     if host == view.leader:
         return "it leads the cluster now"
+    return CAME_BACK if takes_part(view, host) and not wish.anyway else ""
+
+
+def takes_part(view: View, host: str) -> bool:
+    """It has just renewed its lease, or need not."""
     lease, renew_s = view.leases[host], PROFILES[view.cluster.timing].renew_s
-    renews = lease.alive and view.now < lease.store_at + MISSED * renew_s
-    return CAME_BACK if renews and not wish.anyway else ""
+    return lease.alive and (bool(lease.granted) or view.now < lease.store_at + MISSED * renew_s)
 
 
 def _why(board: Board, host: str, held: Sequence[str]) -> str:
@@ -167,7 +171,7 @@ def _why(board: Board, host: str, held: Sequence[str]) -> str:
     if any(host in board.unproved.get(name, ()) for name in held):
         return "what waits may still run there"
     silent_s = view.now - max(lease.store_at, view.watched_at)
-    if not lease.alive or silent_s < PROFILES[view.cluster.timing].lease_s:
+    if not lease.alive or lease.granted or silent_s < PROFILES[view.cluster.timing].lease_s:
         return ""
     return f"it has not renewed its lease since {clock(lease.store_at)}" if _would_move(board, host) else ""
 
@@ -264,5 +268,5 @@ def begun(view: View, host: str, attempt: Fencing) -> Event:
 
 __all__ = [
     "CAME_BACK", "DEADLINE_S", "Cuts", "Ended", "answer", "begun", "decided", "device", "fenced", "listens_at",
-    "may_begin", "noted", "tried_by", "wish_for",
+    "may_begin", "noted", "takes_part", "tried_by", "wish_for",
 ]  # fmt: skip
