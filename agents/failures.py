@@ -4,7 +4,8 @@
                                                                     └── a step of ours begins that ends it: forgotten
 
 Rule 1: an end is a failure whatever it looks like: a power-off from inside is one, too, for it is wanted started. Only
-        a reboot from inside is none, unless it comes right after the start: a tree that can do no more would spin.
+        a reboot from inside is none, unless it comes right after the start: a tree that can do no more would spin. Nor
+        is it one when the guard has killed what stood still for too long: nothing was wrong with the vserver.
 Rule 2: nothing of this outlives the agent. The next one counts anew, and takes what it finds stopped for stopped.
 """
 
@@ -57,7 +58,7 @@ class Failures:
         with self._lock:
             if epoch is None or status.state is State.STOPPED:
                 begun = self._lives.pop(name, None)
-                if epoch is not None and begun is not None and not _is_reboot(status, now - begun):
+                if epoch is not None and begun is not None and not _is_no_failure(status, now - begun):
                     self._note(name, Failure(epoch, now, status.because or "it ended"))
             else:
                 self._lives.setdefault(name, now)
@@ -66,5 +67,5 @@ class Failures:
         self._noted.setdefault(name, deque(maxlen=FAILURES)).append(failure)
 
 
-def _is_reboot(status: Status, lived_s: float) -> bool:
-    return status.ended is Ended.RESTART and lived_s >= SETTLED_S
+def _is_no_failure(status: Status, lived_s: float) -> bool:
+    return status.ended is Ended.LAPSED or (status.ended is Ended.RESTART and lived_s >= SETTLED_S)

@@ -3,6 +3,8 @@
     agent ── word (agents/lease.py) ──▶ guard ── fence: an element with the time left; the kernel ends it ──▶ answer
                                           ├── just before an end: cgroup frozen, fence closed
                                           ├── a word after the end: fence opened, cgroup thawed
+                                          ├── no word for long: killed (agents/overdue.py)
+                                          ├── the watchdog, if there is one (agents/watchdog.py)
                                           └── the agent: started, adopted, started again when it dies or is silent
 
 Rule 1: a vserver that was ever named is frozen at the end that the last word naming it gave, and stays frozen until
@@ -12,12 +14,15 @@ Rule 3: all that it must know is in guard.json; killed at any moment, the next o
 Rule 4: told to end (SIGTERM) it ends the agent, and stays until every end has come and all is frozen: nobody else would
         see to it. So stopping it for good freezes what runs here. Only when a successor follows at once (SIGUSR1, an
         upgrade) it leaves as soon as the agent has ended, and the vservers, the state and the fence as they are.
-Rule 5: it thaws only at a word, and kills no vserver: that is the agent's. A word that only extends thaws nothing: it
-        counts for what is under the lease now and has not come to its end.
+Rule 5: it thaws only at a word. A word that only extends thaws nothing: it counts for what is under the lease now and
+        has not come to its end.
 Rule 6: only the standard library and a few small files of ours: what breaks the agent's libraries does not break this.
 Rule 7: no other program and no cgroup holds up an end: all are frozen before one is waited for, and nft ends in time.
+Rule 8: what has had no word for long since its end is killed (agents/overdue.py); only what has neither processes nor
+        a network here any more is forgotten.
 
-What it does not promise: a process in an uninterruptible call is frozen when that call ends; the fence holds meanwhile.
+What it does not promise: a process in an uninterruptible call is frozen when that call ends; the fence holds meanwhile,
+and a watchdog bounds it.
 """
 
 from __future__ import annotations
@@ -40,9 +45,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from agents import fence
-from agents.isolation import cgroup, syscalls
+from agents.isolation import cgroup, record, syscalls
 from agents.lease import SOCKET, Word, answer, decode
+from agents.overdue import AFTER_S, Overdue
 from agents.supervisor import Supervisor, replace_file
+from agents.watchdog import TIMEOUT_S, Watchdog
 from failover.errors import FailoverError, Refused
 from failover.model import Network
 
@@ -53,6 +60,7 @@ LOOK_AGAIN_S = 0.05  # a start that was under way at the end may appear after it
 LATE_S = 1.0  # but not so long after it
 CONFIRM_S = 0.01  # for the kernel's word that one is frozen; without it, later again
 FORGET_S = 60.0  # after the end, when nothing runs any more
+NETNS = "netns"  # where a vserver's network is, below record.RUN (agents/network.py)
 TURN_S = 0.25  # at most, between two turns
 
 SIGNALS = (
@@ -81,8 +89,8 @@ class End:
 class Keeper:
     """The ends, and what is done at them."""
 
-    def __init__(self, directory: Path) -> None:
-        self._file = directory / "guard.json"
+    def __init__(self, directory: Path, overdue: Overdue) -> None:
+        self._file, self._overdue = directory / "guard.json", overdue
         self._network: Network | None = None
         self._ends: dict[str, End] = {}
         self._kept: Word | None = None  # the last one that counted
@@ -117,6 +125,7 @@ class Keeper:
             raise FailoverError(f"the word cannot be kept: {error}") from error
         self._kept, self._network, self._ends = word, word.network, ends
         self._closed = (self._closed & ends.keys()) - word.vservers.keys()
+        self._overdue.heard(word.vservers)
 
     def enforce(self) -> None:
         """Freeze what is due, all of it before anything is waited for; then close the fence and forget what is gone."""
@@ -127,7 +136,15 @@ class Keeper:
         if frozen:
             log.warning("frozen at the end of the lease: %s", ", ".join(sorted(frozen)))
         self._close(set(due) - self._closed)
+        for name in self._overdue.look(due, now):
+            with self._reporting(name, "killed"):
+                self._overdue.kill(name)
         self._forget([name for name in due if self._ends[name].until + FORGET_S < now])
+
+    def late(self) -> list[str]:
+        """What may still run though its end is past: not frozen as the kernel says, nor gone."""
+        now = boot_time()
+        return sorted(name for name, end in self._ends.items() if end.due(now) and self._runs(name))
 
     def over(self) -> bool:
         """Whether every end is past, also for a start that was under way, and nothing of what was named runs."""
@@ -191,9 +208,10 @@ class Keeper:
         fence.apply(change, timeout_s=min([FENCE_S, *left_s]))
 
     def _forget(self, names: list[str]) -> None:
+        """Not what has a network here yet: the kernel answers for its addresses, and only the fence keeps that in."""
         for name in names:
             with self._reporting(name):
-                if not cgroup.populated(cgroup.of(name)):
+                if not cgroup.populated(cgroup.of(name)) and not (record.RUN / name / NETNS).exists():
                     del self._ends[name]
                     self._closed.discard(name)
 
@@ -221,12 +239,12 @@ class Keeper:
             log.info("thawed: %s", name)
 
     @contextmanager
-    def _reporting(self, name: str) -> Iterator[None]:
+    def _reporting(self, name: str, wanted: str = "frozen") -> Iterator[None]:
         """One that cannot be frozen does not keep the others from it; it is tried again soon, and reported once."""
         try:
             yield
         except OSError as error:
-            self._say(f"{name} is not frozen yet: {error}")
+            self._say(f"{name} is not {wanted} yet: {error}")
 
     def _say(self, trouble: str) -> None:
         if trouble != self._trouble:
@@ -251,7 +269,7 @@ class Keeper:
         self._ends = {n: e if e.until <= now + LONGEST_S else End(now, e.mac) for n, e in ends.items()}
 
 
-def serve(directory: Path, supervisor: Supervisor, keeper: Keeper) -> None:
+def serve(directory: Path, supervisor: Supervisor, keeper: Keeper, watchdog: Watchdog) -> None:
     """Turn after turn until it may end (rule 4); every turn, and every word, begins with what is due."""
     ours = _listen(directory / SOCKET.name)
     stopping: list[int] = []
@@ -266,11 +284,13 @@ def serve(directory: Path, supervisor: Supervisor, keeper: Keeper) -> None:
         if stopping:
             supervisor.stop()
         supervisor.tend()  # after the words: they may have waited while this process did not run
+        watchdog.tend(keeper.late)
         poll = select.poll()
         poll.register(ours, select.POLLIN)
         if supervisor.pidfd is not None:
             poll.register(supervisor.pidfd, select.POLLIN)
-        poll.poll(1000 * max(0.0, min(TURN_S, keeper.wait_s(), supervisor.wait_s())))
+        poll.poll(1000 * max(0.0, min(TURN_S, keeper.wait_s(), supervisor.wait_s(), watchdog.wait_s())))
+    watchdog.leave(followed=signal.SIGUSR1 in stopping)
 
 
 def _receive(ours: socket.socket) -> tuple[bytes, str] | None:
@@ -310,14 +330,24 @@ def _harden() -> None:
     gc.disable()
 
 
-def main(argv: list[str] | None = None) -> int:
+def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="failover-guard", description="end what runs here when its lease ends", epilog=SIGNALS
     )
     parser.add_argument("--agent", default="", help="the agent's command line, which is started and kept running")
     parser.add_argument("--agent-silence", type=float, default=5.0, metavar="SECONDS", help="then it is killed (5)")
+    after = "what has had no word for so long since its end is killed (%(default)g); 0: never"
+    parser.add_argument("--kill-after", type=float, default=AFTER_S, metavar="SECONDS", help=after)
+    device = "fed while all that is over stands still, as in /dev/watchdog; none if left out"
+    parser.add_argument("--watchdog", type=Path, metavar="DEVICE", help=device)
+    reset = "its timeout (%(default)d)"
+    parser.add_argument("--watchdog-seconds", type=int, default=TIMEOUT_S, metavar="SECONDS", help=reset)
     parser.add_argument("--directory", type=Path, default=SOCKET.parent, help="socket and state (%(default)s)")
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _options(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
         options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -330,9 +360,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{options.directory} cannot be used: {error}: run failover-guard as root", file=sys.stderr)
         return FailoverError.exit_code
     _harden()
-    keeper = Keeper(options.directory)
+    keeper = Keeper(options.directory, Overdue(options.kill_after))
     keeper.enforce()
-    serve(options.directory, Supervisor(shlex.split(options.agent), options.agent_silence, options.directory), keeper)
+    try:
+        watchdog = Watchdog(options.watchdog, options.watchdog_seconds, options.directory)
+    except FailoverError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    supervisor = Supervisor(shlex.split(options.agent), options.agent_silence, options.directory)
+    serve(options.directory, supervisor, keeper, watchdog)
     lock.close()
     return 0
 

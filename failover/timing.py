@@ -28,9 +28,15 @@ Rule 4: a leader grants nothing beyond the end of its own lease, which is that o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from failover.errors import Unsafe
+
+LEAST_DRIFT, MOST_DRIFT = 0.001, 0.1  # a clock that is set right may be slewed by 0.05 %, and so may the other one
+LEAST_FREEZE_S = 0.01
+LEAST_RENEWALS = 3
+LONGEST_S = 60.0  # maxSessionTimeout as `failover init` writes it; the guard takes no longer lease
 
 
 @dataclass(frozen=True)
@@ -49,17 +55,61 @@ class Timing:
     grant_asks: int = 6  # questions per grant: five may be lost
 
     def __post_init__(self) -> None:
+        self._check_terms()
         if self.lease_s < 4 * self.tick_s:
             least = (4 * self.tick_s + 2 * self.tick_s + self.freeze_s + self.margin_s) / (1 - self.drift)
             raise Unsafe(
                 f"a session of {self.session_s:g} s leaves a lease of only {max(self.lease_s, 0):.2f} s",
-                hint=f"raise the session to at least {least:.1f} s",
+                hint=f"raise the session to at least {math.ceil(10 * least) / 10:.1f} s",
+            )
+        if (promised_s := self.promised_s(self.promise_s)) < 3 * self.ask_s:
+            raise Unsafe(
+                f"promises of {self.promise_s:.2f} s leave a right of only {max(promised_s, 0):.2f} s",
+                hint="raise the session or the renewals, or lower freeze and margin",
             )
         if self.granted_s(self.grant_s) < 3 * self.ask_grant_s:
             raise Unsafe(
                 f"a grant of {self.grant_s:g} s leaves a right of only {max(self.granted_s(self.grant_s), 0):.2f} s",
-                hint=f"raise it to at least {self._least_grant_s():.2f} s",
+                hint=f"raise it to at least {math.ceil(1000 * self._least_grant_s()) / 1000:.3f} s",
             )
+
+    def _check_terms(self) -> None:
+        """Each by itself: what the arithmetic takes for granted."""
+        demands = (
+            (
+                LEAST_DRIFT <= self.drift <= MOST_DRIFT,
+                f"a drift of {self.drift:.2%} is not what two clocks do",
+                f"write {LEAST_DRIFT:.1%} to {MOST_DRIFT:.0%}; 1% is safe for hosts whose clocks are kept right",
+            ),
+            (
+                self.tick_s > 0,
+                f"a tick of {self.tick_s:g} s is none",
+                "write the tickTime of zoo.cfg; failover init makes it 200ms",
+            ),
+            (
+                self.freeze_s >= LEAST_FREEZE_S and self.grant_freeze_s >= LEAST_FREEZE_S,
+                f"nothing is frozen within {min(self.freeze_s, self.grant_freeze_s):g} s",
+                f"allow at least {LEAST_FREEZE_S * 1000:g}ms: the fence lapses in such steps",
+            ),
+            (
+                self.margin_s >= 0 and self.grant_margin_s >= 0,
+                f"a margin of {min(self.margin_s, self.grant_margin_s):g} s takes away what keeps two hosts apart",
+                "write 0 or more",
+            ),
+            (
+                self.renewals >= LEAST_RENEWALS and self.grant_asks > LEAST_RENEWALS,
+                "one renewal or question that is lost would end a right",
+                f"renew at least {LEAST_RENEWALS} times per lease, ask at least {LEAST_RENEWALS + 1} times per grant",
+            ),
+            (
+                self.session_s <= LONGEST_S,
+                f"a session of {self.session_s:g} s is longer than ZooKeeper and the guard allow",
+                f"at most {LONGEST_S:g} s; a host that is lost would be waited for so long",
+            ),
+        )
+        for holds, message, hint in demands:
+            if not holds:
+                raise Unsafe(message, hint=hint)
 
     @property
     def lease_s(self) -> float:

@@ -37,6 +37,7 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "rsync": _rsync,
     "sshd": lambda: Path("/usr/sbin/sshd").exists(),
     "nft": lambda: shutil.which("nft") is not None,
+    "fuse": Path("/dev/fuse").exists,
     "btrfs": lambda: shutil.which("mkfs.btrfs") is not None,
     "busybox": lambda: Path("/bin/busybox").exists(),
     "fence-agents": lambda: any(FENCE_AGENTS.glob("fence-agents_*.deb")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,46 @@ class Vserver:
         cgroup.remove(self.name)
 
 
+class Stuck:
+    """A process of a vserver in a call that no signal but a kill interrupts, so it cannot be frozen: it asks for a file
+    of a file system whose server does not answer, and sees that in a mount namespace of its own."""
+
+    def __init__(self, vserver: Vserver) -> None:
+        self._server: int | None = os.open("/dev/fuse", os.O_RDWR)
+        program = (
+            "import os\n"
+            "from agents.isolation import syscalls\n"
+            f"open({str(cgroup.payload(vserver.name) / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+            f"data = 'fd={self._server},rootmode=40000,user_id=0,group_id=0'\n"
+            "syscalls.mount('stuck', '/mnt', 'fuse', 0, data)\n"
+            f"os.close({self._server})\n"
+            "print(flush=True)\n"
+            "try:\n"
+            "    os.stat('/mnt/file')\n"
+            "except OSError:\n"
+            "    import time\n"
+            "    time.sleep(1000)\n"
+        )
+        argv = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", program]
+        self._process = subprocess.Popen(argv, pass_fds=[self._server], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None and self._process.stdout.readline() == b"\n"
+        assert eventually(lambda: "\nState:\tD" in Path(f"/proc/{self._process.pid}/status").read_text())
+
+    def answer(self) -> None:
+        """The call ends, with an error."""
+        if self._server is not None:
+            os.close(self._server)
+            self._server = None
+
+    def __enter__(self) -> Stuck:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self.answer()
+        self._process.wait()
+
+
 class Guard:
     """Its host is one end of the wires; its directory is short, as the path of a socket must be."""
 
@@ -75,12 +116,12 @@ class Guard:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *arguments: str, without: str = "") -> None:
+    def start(self, *arguments: str, without: str = "", module: str = "agents.guard") -> None:
         """`without`: a capability that it does not have."""
         self.socket.unlink(missing_ok=True)
         argv = ["/usr/bin/nsenter", f"--net={self.netns}"]
         argv += ["setpriv", f"--bounding-set=-{without}"] if without else []
-        argv += [sys.executable, "-m", "agents.guard", "--directory", str(self.directory), *arguments]
+        argv += [sys.executable, "-m", module, "--directory", str(self.directory), *arguments]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(argv, stderr=log)
         assert eventually(self.socket.exists), self.log.read_text()

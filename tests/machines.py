@@ -161,6 +161,10 @@ class Machines:
         """Within it that of alpha is."""
         raise NotImplementedError
 
+    def guard_killing(self, after_s: float) -> Any:
+        """Within it that of alpha kills what has had no word for so long."""
+        raise NotImplementedError
+
     def cut_off(self) -> Any:
         """Within it alpha and beta do not reach each other."""
         raise NotImplementedError
@@ -295,6 +299,13 @@ class InSimulation(Machines):
         guard.go_on()
 
     @contextmanager
+    def guard_killing(self, after_s: float) -> Iterator[None]:
+        guard = self._bodies["alpha"].guard
+        before, guard.kill_after_s = guard.kill_after_s, after_s
+        yield
+        guard.kill_after_s = before
+
+    @contextmanager
     def cut_off(self) -> Iterator[None]:
         both = (("alpha", "beta"), ("beta", "alpha"))
         self._scene.links.cut(both)
@@ -407,6 +418,14 @@ class OnRealHosts(Machines):
 
     def guard_hanging(self) -> Any:
         return _stopped(self._hosts["alpha"].guard.pid)
+
+    @contextmanager
+    def guard_killing(self, after_s: float) -> Iterator[None]:
+        self._hosts["alpha"].new_guard("--kill-after", str(after_s))
+        try:
+            yield
+        finally:
+            self._hosts["alpha"].new_guard()
 
     @contextmanager
     def cut_off(self) -> Iterator[None]:

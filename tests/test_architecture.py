@@ -19,12 +19,12 @@ FUNCTION_LINES = 60
 
 PURE = {
     "failover.model", "failover.errors", "failover.timing", "failover.plan", "failover.wire", "failover.store",
-    "failover.records", "failover.writes", "failover.orders",
+    "failover.records", "failover.timeline", "failover.writes", "failover.orders",
     "agents.steps", "agents.reconcile", "agents.promise",
 }  # fmt: skip
 PURE_STDLIB = {
     "__future__", "abc", "base64", "collections", "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib",
-    "heapq", "ipaddress", "itertools", "json", "math", "re", "types", "typing",
+    "heapq", "ipaddress", "itertools", "json", "math", "re", "textwrap", "types", "typing",
 }  # fmt: skip
 
 # A dangerous library lives in one place.
@@ -53,6 +53,8 @@ FLOORS = {
     ),
     "agents.guard": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
     "agents.supervisor": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
+    "agents.overdue": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
+    "agents.watchdog": ("kazoo", "pyroute2", "yaml", "paramiko", "prctl", "failover.zookeeper", "failover.config"),
     "failover.lab": ("failover.cli",),
     "failover.simulate": ("failover.cli", "failover.lab", "failover.zookeeper"),
     "failover.stories": ("failover.cli", "failover.lab", "failover.zookeeper", "failover.simulate", "failover.leader"),

@@ -15,6 +15,7 @@ FROZEN = Status("v1", State.FROZEN, 7)
 CRASHED = Status("v1", State.STOPPED, because="its init died of SIGKILL", ended=Ended.CRASHED)
 OFF = Status("v1", State.STOPPED, because="it was powered off from inside", ended=Ended.STOPPED)
 REBOOT = Status("v1", State.STOPPED, because="it was rebooted from inside", ended=Ended.RESTART)
+LAPSED = Status("v1", State.STOPPED, because="without a word it was killed by the guard", ended=Ended.LAPSED)
 OURS, NOT_OURS = 7, None
 
 # name: ((seen, the epoch of our word or None) at 0 s, then one more after each 20 s; the failures)
@@ -23,6 +24,7 @@ CASES: dict[str, tuple[list[tuple[Status, int | None]], tuple[Failure, ...]]] = 
     "a power-off from inside": ([(RUNS, OURS), (OFF, OURS)], (Failure(7, 20.0, OFF.because),)),
     "the end of what was frozen": ([(FROZEN, OURS), (CRASHED, OURS)], (Failure(7, 20.0, CRASHED.because),)),
     "a reboot from inside is none": ([(RUNS, OURS), (REBOOT, OURS)], ()),
+    "nor is it one when the guard has killed what stood still": ([(FROZEN, OURS), (LAPSED, OURS)], ()),
     "it counts once": ([(RUNS, OURS), (CRASHED, OURS), (CRASHED, OURS)], (Failure(7, 20.0, CRASHED.because),)),
     "under the word at its end": ([(RUNS, 6), (RUNS, 7), (CRASHED, 7)], (Failure(7, 40.0, CRASHED.because),)),
     "what was never seen running has not failed": ([(CRASHED, OURS)], ()),

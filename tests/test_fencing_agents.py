@@ -79,7 +79,7 @@ def test_it_is_off_when_it_was_switched_off_and_its_status_says_so(place: Path, 
     assert (place / "state").read_text() == "off\n"
 
 
-def test_s15_secrets_go_to_stdin_and_nowhere_else(place: Path, cut: Cut) -> None:
+def test_s16_secrets_go_to_stdin_and_nowhere_else(place: Path, cut: Cut) -> None:
     program(place, SWITCH)
     (place / "secret").write_text("geheim = ü\n")
     (place / "secret").chmod(0o600)
@@ -105,7 +105,7 @@ FAILS = {
 
 
 @pytest.mark.parametrize(("script", "because"), FAILS.values(), ids=FAILS.keys())
-def test_s15_nothing_else_is_a_success(place: Path, cut: Cut, script: str, because: str) -> None:
+def test_s16_nothing_else_is_a_success(place: Path, cut: Cut, script: str, because: str) -> None:
     program(place, f"#!/bin/sh\n{script}\n")
     assert cut(Fence("fence_test")) == Ended("alpha", 7.0, off=False, because=because)
 

@@ -107,10 +107,10 @@ def test_lost_questions_do_not_end_a_right(timing: Timing) -> None:
 
 def test_a_grant_that_leaves_no_right_is_refused_in_words() -> None:
     with pytest.raises(
-        Unsafe, match=r"a grant of 0\.05 s leaves a right of only 0\.0. s: raise it to at least 0\.06 s"
+        Unsafe, match=r"a grant of 0\.05 s leaves a right of only 0\.0. s: raise it to at least 0\.062 s"
     ):
         Timing(session_s=2.0, grant_s=0.05)
-    assert Timing(session_s=2.0, grant_s=0.0625).grant_s
+    assert Timing(session_s=2.0, grant_s=0.062).grant_s
 
 
 # --- random schedules -------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from agents import fence, lease, network
 from agents.guard import Keeper
 from agents.isolation import cgroup
 from agents.lease import Word
+from agents.overdue import Overdue
 from failover.errors import BadInput, FailoverError
 from failover.model import Network
 from tests.guarded import BRIDGE, DEVICE, Guard, Vserver, boot_time, guarded
@@ -278,7 +279,7 @@ def test_a_fence_that_could_not_be_closed_is_closed_at_the_next_look(
             raise FailoverError("the kernel is still busy with the last change of nftables")
 
     monkeypatch.setattr(fence, "apply", apply)
-    keeper = Keeper(tmp_path)
+    keeper = Keeper(tmp_path, Overdue())
     for _ in range(3):
         keeper.enforce()
     assert changes == [fence.closed(Network(device="eth0"), [MAC])] * 2

@@ -1,4 +1,4 @@
-"""Whose power the leader cuts, and what is proved by that: each row's name is a rule. Claim S15."""
+"""Whose power the leader cuts, and what is proved by that: each row's name is a rule. Claim S16."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def takeover(found: View) -> tuple[str, tuple[Any, ...], tuple[Any, ...]]:
     return word.owner, change.leases, change.vouched
 
 
-def test_s15_a_success_is_a_proof_upon_the_version_that_was_read_before() -> None:
+def test_s16_a_success_is_a_proof_upon_the_version_that_was_read_before() -> None:
     assert takeover(seen(last=OFF)) == ("beta", (), (("alpha", 40),))
     assert not alive(seen(last=OFF), "alpha")
 
@@ -223,7 +223,7 @@ NO_PROOF = {
 
 
 @pytest.mark.parametrize("last", NO_PROOF.values(), ids=NO_PROOF.keys())
-def test_s15_nothing_else_is(last: Fencing) -> None:
+def test_s16_nothing_else_is(last: Fencing) -> None:
     assert plan(seen(last=last)).changes == ()
     assert alive(seen(last=last), "alpha")
 
@@ -233,7 +233,7 @@ def test_a_lost_lease_counts_whatever_the_device_says(last: Fencing | None) -> N
     assert takeover(seen(last=last, **GONE)) == ("beta", (("alpha", 40),), ())
 
 
-def test_s15_who_was_never_asked_follows_only_once_all_that_the_fenced_one_had_promised_is_over() -> None:
+def test_s16_who_was_never_asked_follows_only_once_all_that_the_fenced_one_had_promised_is_over() -> None:
     """An owner before it may run on by its promise."""
     early = added(last=OFF)
     assert plan(early).changes == ()
@@ -242,7 +242,7 @@ def test_s15_who_was_never_asked_follows_only_once_all_that_the_fenced_one_had_p
     assert takeover(late) == ("gamma", (), (("alpha", 40),))
 
 
-def test_s15_who_may_still_run_by_promises_is_remembered_beyond_a_takeover_before_that() -> None:
+def test_s16_who_may_still_run_by_promises_is_remembered_beyond_a_takeover_before_that() -> None:
     word = owned(hosts=ABG, known_hosts=AB)
     before = VserverReport(State.RUNNING, 6, shipments={"beta": Shipment(12, 1.0)})
     (change,) = plan(seen(word=word, last=OFF, says={"alpha": before})).changes

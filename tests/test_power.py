@@ -1,4 +1,4 @@
-"""The leader's hand on the hosts' power: in which order it writes, hears, begins, and what it makes of the end. S15."""
+"""The leader's hand on the hosts' power: in which order it writes, hears, begins, and what it makes of the end. S16."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def cell() -> Cell:
 SILENT_S = TIMING.lease_s + 0.02
 
 
-def test_s15_an_owner_that_renews_no_more_is_taken_over_once_it_is_off_though_its_session_lives(cell: Cell) -> None:
+def test_s16_an_owner_that_renews_no_more_is_taken_over_once_it_is_off_though_its_session_lives(cell: Cell) -> None:
     cell.go(SILENT_S, "alpha")
     assert [host for host, _, _ in cell.outlet.begun] == ["alpha"]
     assert cell.owner == "alpha"
@@ -157,7 +157,7 @@ def test_it_is_written_down_before_it_begins(cell: Cell) -> None:
     assert written[0] is not None and written[0].state is Cut.UNDER_WAY
 
 
-def test_s15_a_leader_that_was_deposed_cuts_nobody(cell: Cell) -> None:
+def test_s16_a_leader_that_was_deposed_cuts_nobody(cell: Cell) -> None:
     """It does not know yet, and what it knows says that alpha is silent."""
     cell.now += SILENT_S
     mirror = cell.store._mirror
@@ -169,7 +169,7 @@ def test_s15_a_leader_that_was_deposed_cuts_nobody(cell: Cell) -> None:
     assert cell.outlet.begun == [] and cell.fencing is None
 
 
-def test_s15_who_renews_between_the_decision_and_its_writing_is_not_cut(cell: Cell) -> None:
+def test_s16_who_renews_between_the_decision_and_its_writing_is_not_cut(cell: Cell) -> None:
     remember = cell.store.remember
 
     def late(memory: object) -> bool:
@@ -184,7 +184,7 @@ def test_s15_who_renews_between_the_decision_and_its_writing_is_not_cut(cell: Ce
     assert cell.owner == "alpha"
 
 
-def test_s15_who_renews_before_its_power_is_cut_is_not_taken_over_by_that_proof(cell: Cell) -> None:
+def test_s16_who_renews_before_its_power_is_cut_is_not_taken_over_by_that_proof(cell: Cell) -> None:
     """It is off now, but nobody knows what it wrote last; the next proof counts."""
     cell.go(SILENT_S, "alpha")
     cell.agents["alpha"].renew(cell.now)

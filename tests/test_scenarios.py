@@ -19,12 +19,13 @@ SEEDS = (1, 2, 3)
 SLOWLY = (
     "a-blip-below-the-lease", "a-chain-of-starts", "a-device-is-tried-again", "by-command-and-device",
     "a-drain-across-a-cut-link", "a-failed-host-stays-out-for-a-minute",
-    "a-long-outage-moves-nothing", "a-long-stall-is-a-loss", "a-move-takes-its-set-along", "a-switch-hiccup",
+    "a-long-outage-moves-nothing", "a-long-stall-is-a-loss", "a-move-takes-its-set-along",
+    "a-new-guard-waits-as-long-again", "a-switch-hiccup",
     "agent-guard-and-network", "auto-returns", "back-and-forth", "commands-are-refused-meanwhile", "crash-with-two",
     "cut-off-backup-catches-up", "fenced-by-hand", "hand-started-while-ignored", "keep-waits-for-a-reboot",
     "nothing-new-without-store", "old-owner-returns-with-writes", "set-aside-once-there-is-room",
     "the-backup-loses-power-in-mid-round", "the-link-blinks-in-mid-round", "the-third-crash-moves-it",
-    "two-share-the-room-of-a-backup", "what-cannot-be-frozen-and-comes-back",
+    "two-share-the-room-of-a-backup", "what-cannot-be-frozen-and-comes-back", "what-cannot-be-frozen-is-killed",
 )  # fmt: skip
 
 

@@ -108,6 +108,40 @@ def test_what_cannot_be_frozen_is_said_once() -> None:
     assert len(outcome.story) < 60
 
 
+WATCHED = replace(MIDST, watchdog=("h1",))
+RESETS: dict[str, tuple[dict[float, str], Traits, bool]] = {
+    "what cannot be frozen": ({50: "isolate h1"}, Traits(fails_stop=True, fails_freeze=True), True),
+    "a guard that hangs for long": ({50: "guard-hang h1 60s"}, Traits(), True),
+    "a guard that hangs shortly": ({50: "guard-hang h1 8s"}, Traits(), False),
+    "a guard that starts anew": ({50: "guard-stop h1"}, Traits(), False),
+    "what is frozen": ({50: "isolate h1", 200: "join h1"}, Traits(), False),
+    "what cannot be frozen, but is thawed in time": (
+        {50: "cut h1 store; cut h1 h2", 60: "mend h1 store"}, Traits(fails_freeze=True), False,
+    ),
+    "a host that stands still": ({50: "stall h1 60s"}, Traits(), False),
+    "all is well": ({50: "move v h2"}, Traits(), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("told", "trait", "is_reset"), RESETS.values(), ids=RESETS)
+def test_a_watchdog_resets_a_host_on_which_what_is_over_runs_on(
+    told: dict[float, str], trait: Traits, is_reset: bool
+) -> None:
+    outcome = played(told, initial=WATCHED, traits={"v": trait}, until_s=400.0)
+    assert outcome.violations == ()
+    assert any("h1 is reset by its watchdog" in line for line in outcome.story) == is_reset, "\n".join(outcome.story)
+    assert outcome.final["w"] == "started@h2"
+
+
+def test_a_host_without_a_watchdog_is_not_reset() -> None:
+    assert not any("watchdog" in line for line in played({50: "guard-hang h1 60s"}).story)
+
+
+def test_a_host_that_was_reset_has_its_watchdog_again() -> None:
+    outcome = played({50: "guard-hang h1 60s", 200: "guard-hang h1 60s"}, initial=WATCHED)
+    assert sum("h1 is reset by its watchdog" in line for line in outcome.story) == 2
+
+
 OVERLAPPING: dict[str, tuple[dict[float, str], float]] = {
     "stalls": ({50: "stall h1 20s", 55: "stall h1 2s"}, 70.0),
     "stalls that end in order": ({50: "stall h1 10s", 55: "stall h1 15s"}, 70.0),

@@ -258,7 +258,7 @@ def test_a_view_says_since_when_the_store_is_followed_without_a_break(stores: St
 
 
 def test_what_was_proved_by_a_power_cut_fails_once_the_host_has_renewed(stores: Stores) -> None:
-    """Claim S15: the session may live, but the lease must be what it was before the cut."""
+    """Claim S16: the session may live, but the lease must be what it was before the cut."""
     leader, agent = leading(stores), stores.fresh("agent", "alpha")
     assert leader.commit(Change(assignments=(FIRST,)))
     version = lease_of(stores, "alpha").version

@@ -128,6 +128,7 @@ INITIAL = {
         "{owners: {vA: h1}, recovering: [vA]}",
         Initial(owners={"vA": "h1"}, recovering=("vA",)),
     ),
+    "a host with a watchdog": ("{watchdog: [h2]}", Initial(watchdog=("h2",))),
 }
 
 
@@ -387,6 +388,12 @@ BAD_STORIES = {
         "6:24",
         "initial.recovering",
         "vA has no owner that could be lost: add owners: {vA: …}",
+    ),
+    "a watchdog of nobody": (
+        text(initial="{watchdog: [h9]}"),
+        "6:22",
+        "initial.watchdog",
+        "'h9' is not under hosts: known here: h1, h2, h3",
     ),
     "no trait that is known": (
         text(traits="{vA: {fail_start: 2}}"),

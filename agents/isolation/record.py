@@ -38,6 +38,7 @@ class Ended(StrEnum):
     STOPPED = "stopped"  # in order: by us, or by a power-off from inside
     RESTART = "restart"  # a reboot from inside: it wants to be started again
     KILLED = "killed"  # by us
+    LAPSED = "lapsed"  # by the guard: there was no word of the lease for too long
     CRASHED = "crashed"
     UNKNOWN = "unknown"  # nobody saw it
 

@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "--server", type=int, metavar="N", help="this host carries the Nth of zookeeper.servers; 0: none of them"
     )
     init.set_defaults(run=_init)
-    check = commands.add_parser("check", help="read cluster.yaml, report every problem, print the timing's proof")
+    check = commands.add_parser("check", help="read cluster.yaml, report every problem, print what its timing proves")
     check.add_argument("file", nargs="?", type=Path, help="default: --config")
     check.set_defaults(run=_check)
     apply = commands.add_parser("apply", help="make cluster.yaml the cluster's law")
@@ -149,6 +149,7 @@ def _prepare_server(servers: Sequence[Server], mine: Server | None, directory: P
 
 def _check(options: Namespace) -> None:
     from failover.config import examine, text_of
+    from failover.timeline import table
     from failover.timing import PROFILES
 
     path = options.file or options.config
@@ -157,7 +158,9 @@ def _check(options: Namespace) -> None:
         print(f"warning: {warning}")
     cluster = loaded.cluster
     print(f"{path} is fine: {_size(cluster)}")
-    print(textwrap.fill(f"timing {cluster.timing}: {PROFILES[cluster.timing].proof()}", 78, subsequent_indent="  "))
+    timing = PROFILES[cluster.timing]
+    print(textwrap.fill(f"timing {cluster.timing}: {timing.proof()}", 78, subsequent_indent="  "))
+    print(table(timing))
 
 
 def _apply(options: Namespace) -> None:

@@ -81,6 +81,8 @@ def _beginning(opened: Opened) -> Iterator[tuple[Path, str, str]]:
         yield (*here, "down_cleanly"), new, hint
     elif off and initial.owners:
         yield (*here, "power"), f"{new}, so nobody owns anything while {off[0]} is off", hint
+    if initial.watchdog:
+        yield (*here, "watchdog"), "a host of a lab has no watchdog", "leave it out"
     for name, owner in initial.owners.items():
         vserver = cluster.vservers.get(name)
         if vserver and (vserver.primary != owner or vserver.want is Want.IGNORED):

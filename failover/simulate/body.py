@@ -24,6 +24,7 @@ from failover.simulate.scene import Scene
 
 DISK_BYTES = 1 << 40  # of each host
 MOVED_S = 0.05  # between the commit of a generation and its last file's move into place
+LAPSED = "without a word of the lease for too long, it was killed by the guard"
 
 
 @dataclass
@@ -54,7 +55,9 @@ class Body:
 
     def __init__(self, host: str, scene: Scene, clock: Clock) -> None:
         self.host, self.scene, self.clock = host, scene, clock
-        self.guard = Guard(scene.scheduler, clock, self._freeze_at_end, self._thaw, scene.touch, self._late)
+        self.guard = Guard(
+            scene.scheduler, clock, self._freeze_at_end, self._thaw, self._kill_at_last, scene.touch, self._late
+        )
         self.lives: dict[str, Life] = {}
         self.copies: dict[str, Copy] = {}
         self.told: Told | None = None
@@ -208,21 +211,33 @@ class Body:
             self.scene.say(f"{name} goes on on {self.host}")
             self.scene.touch()
 
-    def _freeze_at_end(self, names: Collection[str]) -> None:
-        for name in names:
-            life = self.lives.get(name)
-            if life and life.running and not life.frozen:
+    def _freeze_at_end(self, names: Collection[str]) -> list[str]:
+        """Those of them that are there."""
+        there = [name for name in names if name in self.lives and self.lives[name].running]
+        for name in there:
+            if not self.lives[name].frozen:
                 self.freeze(name)
                 self.noticed()
+        return there
 
     def _thaw(self, names: Collection[str]) -> None:
         for name in names:
             self.thaw(name)
 
-    def _late(self, names: Collection[str]) -> None:
+    def _kill_at_last(self, names: Collection[str]) -> None:
+        """It is no failure of theirs, and their addresses stay, as those of what ends by itself."""
         for name in names:
-            life = self.lives.get(name)
-            if life and life.running and not life.frozen and not self.scene.traits_of(name).fails_freeze:
+            if not self.scene.traits_of(name).fails_stop:
+                self.end(name, LAPSED)
+                self.noticed()
+
+    def at_large(self) -> list[str]:
+        """What is not frozen although its end is past."""
+        return [name for name, life in self.lives.items() if self.guard.due(name) and life.state is State.RUNNING]
+
+    def _late(self, names: Collection[str]) -> None:
+        for name in self.at_large():
+            if name in names and not self.scene.traits_of(name).fails_freeze:
                 self.scene.breach(1, f"{name} is not frozen on {self.host} although the lease is over")
 
     # --- trees --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,10 @@
 Rule 1: a vserver that was ever named is frozen at the end that the last word naming it gave; nothing else moves an end.
 Rule 2: the fence closes by itself at the same end: it needs neither guard nor agent.
 Rule 3: the ends outlive the guard's process, not the host's power.
-Rule 4: it thaws at a word that comes after the end, and kills nothing.
+Rule 4: it thaws at a word that comes after the end.
+Rule 5: what has had no word for `kill_after_s` since its end is killed; the time counts anew when the guard is another
+        one, or did not look.
+These are the promises of agents/guard.py and overdue.py.
 """
 
 from __future__ import annotations
@@ -16,24 +19,29 @@ LEAD_S = 0.02  # freezing begins so long before the end
 LATE_S = 0.05  # so long after the end all must be frozen
 LONGEST_S = 60.0  # a word for longer is an error
 LAPSED_S = 0.001  # the fence is looked at just after it has closed
+KILL_AFTER_S = 600.0  # without a word since the end
 
 
 class Guard:
-    """`freeze`: freeze these, as far as they can be frozen. `thaw`: let these go on. `lapsed`: the fence of something
-    has closed. `late`: what still runs here after its end, although this guard was at work."""
+    """`freeze`: freeze these, as far as they can be frozen, and say which are there. `thaw`: let these go on. `kill`:
+    end these, as far as they can be. `lapsed`: the fence of something has closed. `late`: what still runs here after
+    its end, although this guard was at work."""
 
     def __init__(
         self,
         scheduler: Scheduler,
         clock: Clock,
-        freeze: Callable[[Collection[str]], None],
+        freeze: Callable[[Collection[str]], Collection[str]],
         thaw: Callable[[Collection[str]], None],
+        kill: Callable[[Collection[str]], None],
         lapsed: Callable[[], None],
         late: Callable[[Collection[str]], None],
     ) -> None:
         self._scheduler, self._clock = scheduler, clock
-        self._freeze, self._thaw, self._lapsed, self._late = freeze, thaw, lapsed, late
+        self._freeze, self._thaw, self._kill, self._lapsed, self._late = freeze, thaw, kill, lapsed, late
         self.ends: dict[str, float] = {}  # vserver -> boot time
+        self.kill_after_s = KILL_AFTER_S
+        self._overdue: dict[str, float] = {}  # past its end, but there: since when this guard has looked on, boot time
         self.running = False
         self.hung = self.stalled = False  # it hangs; its host is stalled
         self.hung_until = 0.0  # virtual time
@@ -56,13 +64,13 @@ class Guard:
         self.running = False
 
     def power_off(self) -> None:
-        self.running, self.hung, self.stalled, self.ends = False, False, False, {}
+        self.running, self.hung, self.stalled, self.ends, self._overdue = False, False, False, {}, {}
         self._scheduler.cancel(self._alarm)
         self._alarm = None
 
     def go_on(self) -> None:
         """First of all what is overdue."""
-        self._works_since = self._scheduler.now
+        self._works_since, self._overdue = self._scheduler.now, {}
         self._enforce()
 
     def extend(self, until: float, names: Collection[str]) -> bool:
@@ -78,6 +86,7 @@ class Guard:
         overdue = [name for name in names if self.due(name)]
         for name in names:
             self.ends[name] = until
+            self._overdue.pop(name, None)
         self._thaw(overdue)
         if self._alarm is None or self._alarm.action is None or self._alarm.time > self._clock.when(until - LEAD_S):
             self._set_alarm()
@@ -96,19 +105,36 @@ class Guard:
         """Something was started: when its end is past it is frozen all the same."""
         self._scheduler.after(LATE_S, self._enforce, soft=True)
 
+    def kills_at(self) -> float | None:
+        """When it will kill something, virtual time, if no word comes."""
+        if not self.works or not self.kill_after_s or not self._overdue:
+            return None
+        return self._clock.when(min(self._overdue.values()) + self.kill_after_s)
+
     def _enforce(self) -> None:
-        if self.works:
-            self._freeze([name for name in sorted(self.ends) if self.due(name)])
+        if not self.works:
+            return
+        now, before = self._clock.now(), self._overdue
+        there = self._freeze([name for name in sorted(self.ends) if self.due(name)])
+        self._overdue = {name: before.get(name, now) for name in there}
+        if self._overdue.keys() - before.keys():
+            self._set_alarm()
+        lapsed = [name for name, since in self._overdue.items() if 0 < self.kill_after_s <= now - since + 1e-6]
+        if lapsed:
+            self._overdue |= dict.fromkeys(lapsed, now)
+            self._kill(lapsed)
 
     def rearm(self) -> None:
         """Its clock runs at another rate."""
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        """At the next of: freezing begins, the fence has closed, all must be frozen."""
+        """At the next of: freezing begins, the fence has closed, all must be frozen, something is killed."""
         now, times = self._clock.now(), []
         for end in self.ends.values():
             times += [at for at in (end - LEAD_S, end + LAPSED_S, end + LATE_S) if at > now + 1e-9]
+        if self.kill_after_s:
+            times += [at for since in self._overdue.values() if (at := since + self.kill_after_s) > now + 1e-9]
         self._scheduler.cancel(self._alarm)
         self._alarm = None
         if times:
@@ -128,3 +154,5 @@ class Guard:
         """The ends that were moved on all the time; those that are past stay."""
         now = self._clock.now()
         self.ends = {name: end if end <= now - length_s else end + length_s for name, end in self.ends.items()}
+        if self._overdue:
+            self._set_alarm()

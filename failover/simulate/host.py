@@ -24,6 +24,7 @@ from failover.simulate.machine import SimulatedMachine
 from failover.simulate.memory import MemoryStore
 from failover.simulate.process import Process
 from failover.simulate.scene import Scene
+from failover.simulate.watchdog import Watchdog
 from failover.stories.events import STORE
 
 BOOT_S = (2.0, 5.0)  # from power on until the daemons run
@@ -34,6 +35,7 @@ SILENCE_S = 5.0  # then the guard kills an agent that hangs
 DELAY_S = 0.003  # one message on its way, on average; now and then much more
 LONGEST_DELAY_S = 0.2
 RETRY_S = (0.05, 0.8)  # before the next attempt to connect
+RESET_S = 10.0  # from a reset until it has power again
 
 
 class Host:
@@ -51,6 +53,7 @@ class Host:
         self.leader = self._process("leader", self._make_leader)
         self.power = self._guards = 0  # counts, so that what is overtaken does not happen
         self._stalled_until = 0.0
+        self._watchdog: Watchdog | None = None
 
     def _process(self, name: str, make: Callable[[], Turner]) -> Process:
         troubled = partial(self._scene.breach, 0)
@@ -90,6 +93,8 @@ class Host:
         self._scene.stir()
         self.body.recover()
         self.body.guard.begin()
+        if self._watchdog is not None:
+            self._watchdog.begin()
         self.agent.start()
         self.leader.start()
 
@@ -104,7 +109,20 @@ class Host:
         self.leader_dies()
         self.agent.stalled = self.leader.stalled = False
         self.session = None
+        if self._watchdog is not None:
+            self._watchdog.end()
         self.body.power_off()
+
+    def has_watchdog(self) -> None:
+        self._watchdog = Watchdog(self._scene.scheduler, self._is_in_hand, self._reset)
+
+    def _is_in_hand(self) -> bool:
+        return self.body.stalled or (self.body.guard.works and not self.body.at_large())
+
+    def _reset(self) -> None:
+        self._scene.say(f"{self.name} is reset by its watchdog")
+        self.power_off()
+        self._scene.scheduler.after(RESET_S, self._if_same_power(self.power_on))
 
     # --- what its processes are made of -------------------------------------------------------------------------------
 

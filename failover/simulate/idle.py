@@ -53,6 +53,8 @@ class Idle:
         """When time alone will decide something; None while something is going on."""
         found: list[float] = []
         for host in self.hosts.values():
+            if (kills_at := host.body.guard.kills_at()) is not None:
+                found.append(kills_at)
             machine, store = host.machine, host.agent_store
             if machine is None or store is None:
                 continue

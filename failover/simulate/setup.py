@@ -52,6 +52,8 @@ def begin(scene: Scene, hosts: Mapping[str, Host], initial: Initial) -> None:
         _lay_trees(scene, hosts, vserver, initial)
     _fill_store(scene, initial, is_old=is_old)
     for name, host in hosts.items():
+        if name in initial.watchdog:
+            host.has_watchdog()
         if not _is_on(initial, name):
             continue
         host.begin(at_once=is_old, uptime_s=UPTIME_S)

@@ -48,6 +48,7 @@ def _initial(said: Mapping[str, Any], cluster: Cluster) -> Initial:
         replica_age_s=frozen_map(ages),
         down_cleanly=down,
         recovering=said.get("recovering", ()),
+        watchdog=said.get("watchdog", ()),
     )
 
 

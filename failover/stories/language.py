@@ -84,6 +84,7 @@ STORY = Record(
                 "replica_age": Table(VSERVER, Table(HOST, OneOf((NO_REPLICA,), DURATION))),
                 "down_cleanly": List(HOST),
                 "recovering": List(VSERVER),
+                "watchdog": List(HOST),
             }
         ),
         "events": List(

@@ -287,6 +287,7 @@ def _initial(found: Found, initial: Mapping[str, Any]) -> Iterator[tuple[Keys, s
             else:
                 yield from ((path, "hosts", host) for path, host in found.items((*here, key, v), where))
     yield from _hosts(found, (*here, "down_cleanly"), initial)
+    yield from _hosts(found, (*here, "watchdog"), initial)
     for path, v in found.items((*here, "recovering"), initial["recovering"]) if "recovering" in initial else ():
         yield path, "vservers", v
 

@@ -31,6 +31,7 @@ class Initial:
     replica_age_s: Mapping[str, Mapping[str, float | None]] = field(default_factory=frozen_map)  # None: no replica
     down_cleanly: tuple[str, ...] = ()  # these are off, too
     recovering: tuple[str, ...] = ()
+    watchdog: tuple[str, ...] = ()  # hosts that have one
 
 
 @dataclass(frozen=True)

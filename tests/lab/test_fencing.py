@@ -1,4 +1,4 @@
-"""A host's power is really cut, by the fence agent of the lab that the leader runs. Claim S15.
+"""A host's power is really cut, by the fence agent of the lab that the leader runs. Claim S16.
 
 One lab serves all tests of this file; each begins with everything up, v1 running and every replica fresh.
 """
@@ -71,7 +71,7 @@ def history(lab: Lab) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.splitlines()]
 
 
-def test_s15_a_silent_host_whose_power_is_cut_is_taken_over_and_nothing_runs_twice(lab: Lab) -> None:
+def test_s16_a_silent_host_whose_power_is_cut_is_taken_over_and_nothing_runs_twice(lab: Lab) -> None:
     """By command, a moment before the leader would do it by itself: which is first, the device or the session's end,
     depends on how busy this machine is."""
     owner, before = away_from_the_leader(lab), len(history(lab))
@@ -87,7 +87,7 @@ def test_s15_a_silent_host_whose_power_is_cut_is_taken_over_and_nothing_runs_twi
     lab.join(owner)
 
 
-def test_s15_what_is_ignored_runs_on_where_nobody_sees_it_until_its_power_is_cut(lab: Lab) -> None:
+def test_s16_what_is_ignored_runs_on_where_nobody_sees_it_until_its_power_is_cut(lab: Lab) -> None:
     owner = away_from_the_leader(lab)
     sample.failover(lab, lab.operator, "ignore", sample.NAME)
     lab.isolate(owner)

@@ -122,6 +122,7 @@ CANNOT = {
     "a disk that fails": ("events: [{at: 1s, do: disk-error h1}]", "disk-error h1.*do not fail"),
     "a trait": ("events: []\ntraits: {vA: {fails_stop: true}}", "line 4, .*traits.vA.fails_stop.*real vserver"),
     "an old replica": ("events: []\ninitial: {replica_age: {vA: {h2: 5s}}}", "initial.replica_age.*new at 0 s"),
+    "a watchdog": ("events: []\ninitial: {watchdog: [h1]}", "initial.watchdog.*has no watchdog"),
     "an owner that is not the primary": ("events: []\ninitial: {owners: {vA: h2}}", "initial.owners.vA.*its primary"),
     "nothing to play": ("", "has no events"),
 }
