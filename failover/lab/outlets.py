@@ -47,7 +47,8 @@ class Outlets:
         try:
             asked = asks.read_text().strip()
             asks.unlink()
-            said = self._do(*asked.split())
+            action, _, host = asked.partition(" ")
+            said = self._do(action, host)
             self.asked.append(asked)
             asks.with_suffix(f"{SAYS}.new").write_text(said)
             asks.with_suffix(f"{SAYS}.new").rename(asks.with_suffix(SAYS))
