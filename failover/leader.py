@@ -16,7 +16,7 @@ from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
 from failover.fencing import Devices, NoDevices
 from failover.model import Event, Memory, State, View
-from failover.plan import bereft, declared_lost, own_report, plan
+from failover.plan import bereft, declared_lost, fencing, own_report, plan
 from failover.power import Power
 from failover.store import Change, Store
 
@@ -74,7 +74,7 @@ class Leader:
             self._store.remember(decided.memory)
         self._say_holds({hold.subject: "; ".join(filter(None, (hold.because, hold.hint))) for hold in decided.holds})
         self._witness(view, decided.memory)
-        return min(IDLE_S, decided.again_s or IDLE_S, self._power.pause_s(view)) if all(won) else AT_ONCE_S
+        return min(IDLE_S, decided.again_s or IDLE_S, fencing.listens_again_s(view)) if all(won) else AT_ONCE_S
 
     def _commit(self, change: Change, after_s: float) -> bool:
         """`after_s`: how long after the look at the cluster; an event has the time of the decision, and of the look."""

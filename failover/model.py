@@ -475,6 +475,9 @@ class View:
     leader: str | None = None
     led_at: float = 0.0  # when the present leader was elected, on the store's clock
     watched_at: float = 0.0  # since when who looks has followed the store without a break, on the store's clock
+    unchanged_s: Mapping[str, float] = field(
+        default_factory=frozen_map
+    )  # per host: for how long the leader has seen its lease as it is, on its own clock
     cluster_version: int = 0  # of the record of `cluster`: each `failover apply` makes the next
 
 

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from failover.fencing import Devices, Ended
-from failover.model import Event, Fencing, View
+from failover.model import Event, Fencing, View, frozen_map
 from failover.plan import Plan, fencing
 from failover.store import Change, Store
-from failover.timing import PROFILES
 
 log = logging.getLogger("failover.leader")
 
 HEARD_S = 0.1  # what was heard so lately is new enough
-LATE_S = 0.01  # so long after somebody may have fallen silent it is certain
 
 
 class Power:
@@ -31,12 +29,13 @@ class Power:
         self._store, self._devices, self._clock = store, devices, clock
         self._heard_at = -math.inf  # on our clock
         self._ended: list[Ended] = []
+        self._known: dict[str, tuple[int, float]] = {}  # host -> the version of its lease, and since when, on our clock
 
     def rest(self) -> None:
         """Somebody else leads, if anybody does."""
         self._devices.give_up()
         self._devices.ended()
-        self._ended = []
+        self._ended, self._known = [], {}
 
     def seen(self, view: View) -> View:
         """The same a moment later, if somebody may be silent; and with what has become of the attempts."""
@@ -46,7 +45,16 @@ class Power:
         memory, news = fencing.noted(view, self._ended)
         if not news:
             self._ended = []
-        return replace(view, memory=memory)
+        return replace(view, memory=memory, unchanged_s=self._unchanged_s(view))
+
+    def _unchanged_s(self, view: View) -> Mapping[str, float]:
+        now, known = self._clock(), self._known
+        versions = {host: lease.version for host, lease in view.leases.items()}
+        self._known = {
+            host: known[host] if host in known and known[host][0] == version else (version, now)
+            for host, version in versions.items()
+        }
+        return frozen_map({host: now - since for host, (_, since) in self._known.items()})
 
     def _hear(self) -> View:
         self._store.hear()
@@ -81,8 +89,3 @@ class Power:
             self._store.commit(Change(events=events))
             for event in events:
                 log.info("%s", event.text)
-
-    def pause_s(self, view: View) -> float:
-        """After how long it must be heard again who is silent."""
-        after_s = fencing.listens_at(view) - view.now
-        return after_s + LATE_S if after_s > 0 else PROFILES[view.cluster.timing].renew_s

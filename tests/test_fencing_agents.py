@@ -121,6 +121,14 @@ def test_of_what_it_says_only_the_end_is_kept_and_no_secret(place: Path, cut: Cu
     assert "geheim" not in because
 
 
+def test_what_it_says_is_shown_on_one_short_line_that_no_terminal_obeys(place: Path, cut: Cut) -> None:
+    program(place, "#!/bin/sh\nprintf '\\033[2Jno\\troute\\n'; head -c 1500 /dev/zero | tr '\\0' x; exit 1\n")
+    because = cut(Fence("fence_test")).because
+    assert because.isprintable() and len(because) < agents.SHOWN + 50
+    program(place, "#!/bin/sh\nprintf '\\033[2Jno\\troute\\n'; exit 1\n")
+    assert cut(Fence("fence_test")).because == "action=off ended with 1:  [2Jno route"
+
+
 def gone(place: Path, name: str) -> bool:
     """A process that waits to be reaped by somebody is gone, too."""
     try:

@@ -49,6 +49,7 @@ def seen(
     wish: CutWish | None = None,
     leader: str = "beta",
     watched_s: float = 500.0,
+    unchanged_s: float = 500.0,
     device: Fence | None = APC,
     **rest: Any,
 ) -> View:
@@ -67,6 +68,7 @@ def seen(
         memory=replace(base.memory, fencings={"alpha": last} if last else {}),
         leader=leader,
         watched_at=NOW - watched_s,
+        unchanged_s={"alpha": unchanged_s},
     )
 
 
@@ -104,6 +106,11 @@ BEGINS: dict[str, tuple[View, bool, str]] = {
     "... nor the leader's own host": (seen(leader="alpha"), False, ""),
     "... nor one that rests on grants, and need not renew": (granted(), False, ""),
     "... nor before the leader has heard the store for so long": (seen(60.0, watched_s=FAST.lease_s - 0.01), False, ""),
+    "... nor before its lease has been the same for two renewals by the leader's own clock": (
+        seen(60.0, unchanged_s=2 * FAST.renew_s - 0.01),
+        False,
+        "",
+    ),
     "... nor while the cluster is disarmed": (disarmed(seen()), False, ""),
     "... nor one that an operator vouches for": (seen(vouched=("alpha",)), False, ""),
     "... nor one that is off by its device": (seen(last=OFF), False, ""),
@@ -320,7 +327,7 @@ def test_who_renews_its_lease_meanwhile_is_spared_unless_an_operator_insists() -
 
 LISTENS = {
     "at once while who is off by its device has a session": (seen(last=OFF), -math.inf),
-    "a lease after the last renewal that is known": (seen(0.5), NOW - 0.5 + FAST.lease_s),
+    "two renewals after the last one that is known": (seen(0.5), NOW - 0.5 + 2 * FAST.renew_s),
     "at once for a wish": (seen(0.5, wish=ASKED), -math.inf),
     "at once while its power is being cut": (seen(0.5, last=UNDER_WAY, **GONE), -math.inf),
     "never for who is gone": (seen(**GONE), float("inf")),
@@ -346,7 +353,10 @@ ANSWERS = {
         seen(last=replace(FAILED, wish_at=ASKED.at), wish=ASKED),
         (False, "fence_apc did not cut its power: it did not end"),
     ),
-    "nobody obeys": (seen(wish=CutWish(NOW - 31.0)), (False, "nobody leads the cluster")),
+    "nobody obeys": (
+        seen(wish=CutWish(NOW - 31.0)),
+        (False, "nobody has obeyed within 30 s: does a host lead the cluster, and is it armed?"),
+    ),
 }
 
 

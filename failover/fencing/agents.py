@@ -33,7 +33,7 @@ OFF, ON = 2, 0  # exit codes of `status`
 STATUS_S = 15.0  # of the deadline, what is kept for the status
 LONGEST_SECRET = 4096
 LONGEST_INPUT = 60_000  # what a pipe takes without being read
-KEPT = 2000  # bytes of what it says
+KEPT, SHOWN = 2000, 300  # of what it says: bytes, and characters of the last lines
 PATH = ":".join(filter(None, (os.environ.get("PATH"), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")))
 ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "HOME": "/root"}
 
@@ -205,4 +205,5 @@ def _of(said: bytes, secrets: Collection[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "…")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f": {' | '.join(lines[-3:])}" if lines else ""
+    last = " | ".join(lines[-3:])[-SHOWN:]
+    return f": {''.join(c if c.isprintable() else ' ' for c in last)}" if last else ""

@@ -7,7 +7,9 @@
 
 Rule 1: nothing waits for this. What a lease or an operator proves counts as ever; a success only comes before it.
 Rule 2: only what is wanted started and has somewhere to go is worth a power cut, and only a host that has been silent
-        for a whole lease: it has frozen by then what it ran. Silence counts only while the leader hears the store.
+        for a whole lease: it has frozen by then what it ran. Silence counts only while the leader hears the store, and
+        not by the store's clock alone, for that may jump: the lease must also have been the same for two renewals by
+        the leader's own.
 Rule 3: the leader's own host is not cut: it could not see the end of it. Nor is anything while the cluster is disarmed.
 Rule 4: a wish is obeyed once, and soon or never.
 """
@@ -29,6 +31,7 @@ DEADLINE_S = 50.0  # an attempt that has not ended by then is killed
 UNSEEN_S = DEADLINE_S + 10.0  # then its end will never be known: its leader is gone
 SHORTEST_S, LONGEST_S = 5.0, 300.0
 WISH_S = 30.0
+LATE_S = 0.01  # so long after a lease has ended it is certain
 CAME_BACK = "it has renewed its lease"
 
 
@@ -66,8 +69,19 @@ def tried_by(fence: Fence | None) -> str:
 
 def listens_at(view: View) -> float:
     """When the leases must be read again, for somebody may be silent; leases are not watched. Never: infinity."""
-    lease_s = PROFILES[view.cluster.timing].lease_s
-    return min((at + lease_s for at in _watched(view)), default=math.inf)
+    missed_s = MISSED * PROFILES[view.cluster.timing].renew_s
+    return min((at + missed_s for at in _watched(view)), default=math.inf)
+
+
+def listens_again_s(view: View) -> float:
+    """After how long it is to be looked again: when a lease is over that was renewed last then, or, once somebody has
+    missed renewals, a renewal later."""
+    timing = PROFILES[view.cluster.timing]
+    waits = [
+        at + length_s - view.now for at in _watched(view) for length_s in (MISSED * timing.renew_s, timing.lease_s)
+    ]
+    ahead = [wait_s + LATE_S for wait_s in waits if wait_s > 0]
+    return min([*ahead, timing.renew_s] if len(ahead) < len(waits) else ahead, default=math.inf)
 
 
 def _watched(view: View) -> Iterator[float]:
@@ -170,8 +184,10 @@ def _why(board: Board, host: str, held: Sequence[str]) -> str:
     view, lease = board.view, board.view.leases[host]
     if any(host in board.unproved.get(name, ()) for name in held):
         return "what waits may still run there"
-    silent_s = view.now - max(lease.store_at, view.watched_at)
-    if not lease.alive or lease.granted or silent_s < PROFILES[view.cluster.timing].lease_s:
+    timing, silent_s = PROFILES[view.cluster.timing], view.now - max(lease.store_at, view.watched_at)
+    if not lease.alive or lease.granted or silent_s < timing.lease_s:
+        return ""
+    if view.unchanged_s.get(host, 0.0) < MISSED * timing.renew_s:
         return ""
     return f"it has not renewed its lease since {clock(lease.store_at)}" if _would_move(board, host) else ""
 
@@ -256,7 +272,7 @@ def answer(view: View, host: str, wished_at: float) -> tuple[bool, str] | None:
         is_off = last.state is Cut.OFF
         return is_off, f"{host} is off, says {agent}" if is_off else f"{agent} did not cut its power: {last.because}"
     if (last is None or last.wish_at < wished_at) and view.now >= wished_at + WISH_S:
-        return False, "nobody leads the cluster"
+        return False, f"nobody has obeyed within {WISH_S:g} s: does a host lead the cluster, and is it armed?"
     return None
 
 
@@ -267,6 +283,6 @@ def begun(view: View, host: str, attempt: Fencing) -> Event:
 
 
 __all__ = [
-    "CAME_BACK", "DEADLINE_S", "Cuts", "Ended", "answer", "begun", "decided", "device", "fenced", "listens_at",
-    "may_begin", "noted", "takes_part", "tried_by", "wish_for",
+    "CAME_BACK", "DEADLINE_S", "Cuts", "Ended", "answer", "begun", "decided", "device", "fenced", "listens_again_s",
+    "listens_at", "may_begin", "noted", "takes_part", "tried_by", "wish_for",
 ]  # fmt: skip
