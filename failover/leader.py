@@ -14,8 +14,10 @@ from pathlib import Path
 
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
+from failover.fencing import Devices, NoDevices
 from failover.model import Event, Memory, State, View
-from failover.plan import bereft, declared_lost, own_report, plan
+from failover.plan import bereft, declared_lost, fencing, own_report, plan
+from failover.power import Power
 from failover.store import Change, Store
 
 log = logging.getLogger("failover.leader")
@@ -26,8 +28,11 @@ IDLE_S = 10.0  # nothing decides by this: it only bounds how long a missed wake-
 
 
 class Leader:
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float] = time.monotonic, devices: Devices | None = None
+    ) -> None:
         self._store, self._clock = store, clock
+        self._power = Power(store, devices or NoDevices(), clock)
         self._epoch: int | None = None
         self._shown: dict[str, str] = {}
         self._running: dict[str, tuple[str | None, float]] = {}  # vserver -> where it was last started, and when
@@ -53,17 +58,23 @@ class Leader:
             self._epoch = epoch
             if epoch is not None:
                 self._remember(self._store.history())
+        if epoch is None and self._store.fresh:
+            self._power.rest()
         if epoch is None or not self._store.fresh:
             return IDLE_S
-        view, looked = self._store.view(), self._clock()
+        before = self._store.view()
+        view, looked = self._power.seen(before), self._clock()
         decided = plan(view)
+        self._power.spare(decided)
+        if decided.memory.fencings != before.memory.fencings and self._store.remember(decided.memory):
+            self._power.written(before, decided)  # before anything rests on it
         won = [self._commit(change, self._clock() - looked) for change in decided.changes]
         self._store.hold(decided.holds)
-        if decided.memory != view.memory:
+        if decided.memory != before.memory:
             self._store.remember(decided.memory)
         self._say_holds({hold.subject: "; ".join(filter(None, (hold.because, hold.hint))) for hold in decided.holds})
         self._witness(view, decided.memory)
-        return min(IDLE_S, decided.again_s or IDLE_S) if all(won) else AT_ONCE_S
+        return min(IDLE_S, decided.again_s or IDLE_S, fencing.listens_again_s(view)) if all(won) else AT_ONCE_S
 
     def _commit(self, change: Change, after_s: float) -> bool:
         """`after_s`: how long after the look at the cluster; an event has the time of the decision, and of the look."""
@@ -117,6 +128,7 @@ def _loss(view: View, host: str) -> Event:
 @entry
 def main() -> None:
     from failover.config import load
+    from failover.fencing.agents import FenceAgents
     from failover.timing import PROFILES
     from failover.zookeeper import ZooKeeperStore, read_credentials
 
@@ -131,7 +143,9 @@ def main() -> None:
         timing=PROFILES[cluster.timing],
         changed=daemon.wake,
     )
-    daemon.live(Leader(store))
+    devices = FenceAgents(daemon.wake)
+    daemon.live(Leader(store, devices=devices))
+    devices.give_up()
     store.close()
 
 

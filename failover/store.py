@@ -54,7 +54,9 @@ class Change:
 
     assignments: tuple[Assignment, ...] = ()  # each replaces the one with epoch - 1; epoch 1 creates it
     leases: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold, and the host not alive
-    vouched: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold: an operator says that it is off
+    vouched: tuple[
+        tuple[str, int], ...
+    ] = ()  # (host, version) that must still hold: an operator or its device says that it is off
     granted: tuple[tuple[str, int], ...] = ()  # (host, version) that must still hold: its grants are over
     events: tuple[Event, ...] = ()
 
@@ -157,6 +159,11 @@ class Store(Protocol):
     # the leader
     def lead(self) -> int | None:
         """The leader epoch if this process leads; tries to become leader when nobody does. Does not wait long."""
+        ...
+
+    def hear(self) -> None:
+        """Read all leases anew, which nobody watches: `view` has them then as they are after all that this process has
+        written before."""
         ...
 
     def commit(self, change: Change) -> bool: ...

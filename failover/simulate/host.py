@@ -18,6 +18,7 @@ from failover.leader import Leader
 from failover.model import Told
 from failover.simulate.body import Body
 from failover.simulate.clock import Action, Clock
+from failover.simulate.devices import Outlets, SimulatedDevices
 from failover.simulate.line import Wire
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.memory import MemoryStore
@@ -38,8 +39,8 @@ RESET_S = 10.0  # from a reset until it has power again
 
 
 class Host:
-    def __init__(self, name: str, scene: Scene, peer: Callable[[str], Body]) -> None:
-        self.name, self._scene, self._peer = name, scene, peer
+    def __init__(self, name: str, scene: Scene, peer: Callable[[str], Body], outlets: Outlets) -> None:
+        self.name, self._scene, self._peer, self._outlets = name, scene, peer, outlets
         self.clock = Clock(scene.scheduler)
         self.body = Body(name, scene, self.clock)
         self._random = scene.random(name)
@@ -160,7 +161,8 @@ class Host:
             clock=self.clock.now,
             line=self._line(self.leader),
         )
-        return Leader(self.leader_store, clock=self.clock.now)
+        devices = SimulatedDevices(self._outlets, self.leader, lambda: self.body.powered, self._random)
+        return Leader(self.leader_store, clock=self.clock.now, devices=devices)
 
     def _line(self, process: Process) -> Wire:
         scene, life = self._scene, process.life

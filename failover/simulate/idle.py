@@ -103,7 +103,7 @@ class Idle:
             decided = plan(store.view())
         except FailoverError:
             return True
-        if decided.changes:
+        if decided.changes or decided.cuts.begin:
             return False
         if decided.again_s is not None:
             found.append(self.scene.now + decided.again_s)

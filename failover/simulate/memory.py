@@ -13,6 +13,7 @@ Rule 5: a call that waits for its answer is done at once; without an answer it r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -74,6 +75,7 @@ class MemoryStore(Store):
         self._silence = 0  # counts the times that the answers stayed away or came back
         self._silent = self._notified = self._paused = False
         self._mirror: Mapping[str, Node] = {}
+        self._read_at = 0.0  # since when it has been fresh without a break, on the store's clock
         self._known = 0  # the transaction after which something in the mirror was read
         self._told: tuple[Mapping[str, Node], Told] | None = None
         self._lease_version: int | None = None  # what the next renewal will find; None: not known
@@ -204,6 +206,7 @@ class MemoryStore(Store):
         if read.zxid < self._known:
             self._ask(self._all, self._read)
             return
+        self._read_at = self._read_at if self._fresh else self._world.clock()
         self._mirror, self._fresh, self._notified = read.nodes, True, False
         self._send_report()
         self._changed()
@@ -361,7 +364,7 @@ class MemoryStore(Store):
 
     def view(self) -> View:
         nodes = self._need() if self._role == "operator" else self._mirror
-        return records.view(nodes, self._world.clock())
+        return replace(records.view(nodes, self._world.clock()), watched_at=self._read_at)
 
     def history(self, limit: int = HISTORY_MAX) -> tuple[Event, ...]:
         self._need()
@@ -444,6 +447,9 @@ class MemoryStore(Store):
             return None
         self._read_again("leader/holder", "leader/epoch")
         return epoch + 1
+
+    def hear(self) -> None:
+        self._read_again(*(path for path in self._need() if path.startswith("leases/")))
 
     def commit(self, change: Change) -> bool:
         self._need_session()

@@ -89,7 +89,8 @@ class Record:
 
     def _takes_part(self, host: str) -> bool:
         """An operator who accepts the loss takes it from an owner that lives."""
-        return f"alive/{host}" in self._scene.world.nodes and not self._vouched(host)
+        off = self._vouched(host) or self._bodies[host].known_off if host in self._bodies else False
+        return f"alive/{host}" in self._scene.world.nodes and not off
 
     def _vouched(self, host: str) -> bool:
         intent = decoded(HostIntent, self._scene.world.nodes, f"intent/hosts/{host}")

@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -82,6 +83,7 @@ class ZooKeeperStore(Store):
         self._connected = self._read = self._closed = False
         self._link = 0  # counts the changes of the link: what was begun under another one is void
         self._sessions = 0  # counts the sessions that are over
+        self._read_at = 0.0  # when the mirror was read whole, by our monotonic clock
         self._ahead_s: float | None = None  # the store's clock, less our monotonic one
         self._report: bytes | None = None  # the newest, while it is not acknowledged
         self._reporting = False
@@ -223,7 +225,7 @@ class ZooKeeperStore(Store):
             if link != self._link:
                 return
             self._mirror.replace(nodes)
-            self._read, self._trouble = True, None
+            self._read, self._trouble, self._read_at = True, None, time.monotonic()
         self._send_report()
 
     def _session_claimed(self, session: Session) -> None:
@@ -247,7 +249,8 @@ class ZooKeeperStore(Store):
             read = self._mirror.read_all(watch=False)
             return records.view(read, records.clock(read, time.time(), self._timing.session_s))
         nodes = self._read_nodes()
-        return records.view(nodes, self._now(nodes))
+        now = self._now(nodes)
+        return replace(records.view(nodes, now), watched_at=now - (time.monotonic() - self._read_at))
 
     def _read_nodes(self) -> Mapping[str, Node]:
         nodes = self._mirror.nodes
@@ -410,6 +413,10 @@ class ZooKeeperStore(Store):
         self._saw(written[0])
         self._mirror.read_again(("leader",))
         return before.version + 1
+
+    def hear(self) -> None:
+        self._need()
+        self._mirror.read_leases()
 
     def commit(self, change: Change) -> bool:
         """Raises Unreachable when there is no answer: whether it was done is then seen in the next view."""
