@@ -16,6 +16,11 @@ PEERS_AT   := /var/cache/failover/peers
 PEERS_APT  := apt-get -qq -o Dir::Cache::archives=$(PEERS_AT) -o APT::Sandbox::User=root
 PEERS_FETCH = $(PEERS_APT) install -y --no-install-recommends --download-only $(PEERS) >/dev/null
 
+## Real agents for the tests: fetched, and unpacked where a test wants them. Installed, fence-agents brings along 97 MB.
+AGENTS     := fence-agents python3-pexpect python3-ptyprocess
+AGENTS_AT  := /var/cache/failover/agents
+AGENTS_GET  = cd $(AGENTS_AT) && apt-get -qq -o APT::Sandbox::User=root download $(AGENTS)
+
 ## The first rsync that confines its sender to the tree (--confine-root). Debian 12 has it among the security updates.
 RSYNC      := 3.5
 RSYNC_FITS  = dpkg --compare-versions "$$(dpkg-query -W -f='$${Version}' rsync)" ge $(RSYNC)
@@ -46,6 +51,8 @@ demo: setup
 	@$(BIN)/python -m failover demo
 
 test: setup
+	@mkdir -p $(AGENTS_AT)
+	@[ -n "$$(ls $(AGENTS_AT))" ] || { $(AGENTS_GET); } || { apt-get update -qq && $(AGENTS_GET); }
 	@$(BIN)/python -m pytest
 
 bench: setup

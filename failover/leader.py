@@ -15,9 +15,11 @@ from pathlib import Path
 
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
+from failover.fencing import Devices, NoDevices
 from failover.granting import Granting
 from failover.model import Event, Memory, State, View
-from failover.plan import bereft, declared_lost, own_report, plan
+from failover.plan import bereft, declared_lost, fencing, own_report, plan
+from failover.power import Power
 from failover.store import Change, Store
 
 log = logging.getLogger("failover.leader")
@@ -34,9 +36,11 @@ class Leader:
         granting: Granting,
         read: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        devices: Devices | None = None,
     ) -> None:
         """`read`: have the lease record of this host read before long, and then a turn taken."""
         self._store, self._granting, self._read, self._clock = store, granting, read, clock
+        self._power = Power(store, devices or NoDevices(), clock)
         self._epoch: int | None = None
         self._shown: dict[str, str] = {}
         self._running: dict[str, tuple[str | None, float]] = {}  # vserver -> where it was last started, and when
@@ -63,22 +67,28 @@ class Leader:
             self._granting.lead(epoch)
             if epoch is not None:
                 self._remember(self._store.history())
+        if epoch is None and self._store.fresh:
+            self._power.rest()
         if epoch is None or not self._store.fresh:
             return IDLE_S
-        raw, looked = self._store.view(), self._clock()
-        for host in self._granting.unread(raw):
+        before = self._store.view()
+        for host in self._granting.unread(before):
             self._read(host)
-        if (unsure_s := self._granting.unsure_s(raw)) > 0:
+        if (unsure_s := self._granting.unsure_s(before)) > 0:
             return unsure_s
-        view = self._granting.seen(raw)
+        view, looked = self._power.seen(self._granting.seen(before)), self._clock()
         decided = plan(view)
+        self._power.spare(decided)
+        if decided.memory.fencings != before.memory.fencings and self._store.remember(decided.memory):
+            self._power.written(before, decided)  # before anything rests on it
         won = [self._commit(change, view, self._clock() - looked) for change in decided.changes]
         self._store.hold(decided.holds)
-        if decided.memory != view.memory:
+        if decided.memory != before.memory:
             self._store.remember(decided.memory)
         self._say_holds({hold.subject: "; ".join(filter(None, (hold.because, hold.hint))) for hold in decided.holds})
         self._witness(view, decided.memory)
-        return min(IDLE_S, decided.again_s or IDLE_S, self._granting.again_s(raw)) if all(won) else AT_ONCE_S
+        again_s = min(decided.again_s or IDLE_S, fencing.listens_again_s(view), self._granting.again_s(before))
+        return min(IDLE_S, again_s) if all(won) else AT_ONCE_S
 
     def _commit(self, change: Change, view: View, after_s: float) -> bool:
         """`after_s`: how long after the look at the cluster; an event has the time of the decision, and of the look."""
@@ -133,6 +143,7 @@ def _loss(view: View, host: str) -> Event:
 @entry
 def main() -> None:
     from failover.config import load
+    from failover.fencing.agents import FenceAgents
     from failover.hearing import Hearing
     from failover.seal import Seal
     from failover.timing import PROFILES
@@ -150,11 +161,11 @@ def main() -> None:
         timing=timing,
         changed=daemon.wake,
     )
-    granting = Granting(store, timing, boot_time)
-    hearing = Hearing(
-        granting, Seal.of(credentials, "grants", cluster.name), partial(_address, store, host), daemon.wake
-    )
-    daemon.live(Leader(store, granting, hearing.read))
+    granting, devices = Granting(store, timing, boot_time), FenceAgents(daemon.wake)
+    seal = Seal.of(credentials, "grants", cluster.name)
+    hearing = Hearing(granting, seal, partial(_address, store, host), daemon.wake)
+    daemon.live(Leader(store, granting, hearing.read, devices=devices))
+    devices.give_up()
     time.sleep(granting.resign())  # the next leader may be elected when this session has ended
     hearing.close()
     store.close()

@@ -58,6 +58,22 @@ class Capacity:
     cpus: float | None = None
 
 
+SECRET = "_file"  # the option NAME_file of a fence agent stands for NAME, read from that file when it is needed
+_THEIR_OWN = ("identity_file", "debug_file", "cookie_file", "token_file", "status_file")  # the path is what they want
+
+
+def is_secret(option: str) -> bool:
+    return option.endswith(SECRET) and option not in (SECRET, *_THEIR_OWN)
+
+
+@dataclass(frozen=True)
+class Fence:
+    """How a host's power is cut from outside: a program of Debian's fence-agents and its options (failover/fencing)."""
+
+    agent: str
+    options: Mapping[str, str] = field(default_factory=frozen_map)
+
+
 @dataclass(frozen=True)
 class Host:
     name: str
@@ -65,6 +81,7 @@ class Host:
     network: Network = Network(device="eth0")
     tags: tuple[str, ...] = ()
     capacity: Capacity = Capacity()
+    fence: Fence | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +221,14 @@ class VserverIntent:
 
 
 @dataclass(frozen=True)
+class CutWish:
+    """A host's power shall be cut, once. `at`: when that was said, on the store's clock; it tells wishes apart."""
+
+    at: float
+    anyway: bool = False  # also if it renews its lease
+
+
+@dataclass(frozen=True)
 class HostIntent:
     drained: bool = False
     until_at: float | None = None  # the drain ends by itself then
@@ -212,6 +237,7 @@ class HostIntent:
     by: str = ""
     at: float = 0.0
     store_at: float = 0.0  # filled in by the store when read: when this was said
+    cut: CutWish | None = None
 
 
 @dataclass(frozen=True)
@@ -287,12 +313,35 @@ class Hold:
     hint: str = ""
 
 
+class Cut(StrEnum):
+    """How far an attempt to cut a host's power is."""
+
+    UNDER_WAY = "under_way"
+    OFF = "off"  # the device says that it is off: a proof
+    FAILED = "failed"  # this proves nothing
+
+
+@dataclass(frozen=True)
+class Fencing:
+    """The last attempt to cut a host's power. `version`: of the host's lease record, read before: while it is the same
+    the host has not come back since."""
+
+    version: int
+    began_at: float
+    state: Cut = Cut.UNDER_WAY
+    ended_at: float = 0.0
+    because: str = ""  # why it is tried, then why it failed
+    failures: int = 0  # in a row, while the lease record stays what it is
+    wish_at: float = 0.0  # the newest wish that it answers
+
+
 @dataclass(frozen=True)
 class Memory:
     """What the leader remembers between two looks at the cluster, and a new leader of the one before."""
 
     losses: Mapping[str, tuple[float, ...]] = field(default_factory=frozen_map)  # per host, the newest last; bounded
     disarmed: bool = False  # an operator's `disarm` has come into force
+    fencings: Mapping[str, Fencing] = field(default_factory=frozen_map)  # per host
 
 
 @dataclass(frozen=True)
@@ -426,6 +475,10 @@ class View:
     memory: Memory = Memory()
     leader: str | None = None
     led_at: float = 0.0  # when the present leader was elected, on the store's clock
+    watched_at: float = 0.0  # since when who looks has followed the store without a break, on the store's clock
+    unchanged_s: Mapping[str, float] = field(
+        default_factory=frozen_map
+    )  # per host: for how long the leader has seen its lease as it is, on its own clock
     cluster_version: int = 0  # of the record of `cluster`: each `failover apply` makes the next
 
 

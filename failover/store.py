@@ -176,6 +176,11 @@ class Store(Protocol):
         """The leader epoch if this process leads; tries to become leader when nobody does. Does not wait long."""
         ...
 
+    def hear(self) -> None:
+        """Read all leases anew, which nobody watches: `view` has them then as they are after all that this process has
+        written before."""
+        ...
+
     def commit(self, change: Change) -> bool: ...
 
     def hold(self, holds: Sequence[Hold]) -> None:

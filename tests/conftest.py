@@ -29,6 +29,8 @@ def _rsync() -> bool:
     return True
 
 
+FENCE_AGENTS = Path("/var/cache/failover/agents")  # packages, see the Makefile
+
 FEATURES: dict[str, Callable[[], bool]] = {
     "root": lambda: os.geteuid() == 0,
     "java": lambda: shutil.which("java") is not None and Path("/usr/share/java/zookeeper.jar").exists(),
@@ -38,6 +40,7 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "fuse": Path("/dev/fuse").exists,
     "btrfs": lambda: shutil.which("mkfs.btrfs") is not None,
     "busybox": lambda: Path("/bin/busybox").exists(),
+    "fence-agents": lambda: any(FENCE_AGENTS.glob("fence-agents_*.deb")),
     "debian": lambda: shutil.which("mmdebstrap") is not None,
 }
 

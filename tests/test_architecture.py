@@ -37,7 +37,7 @@ LIBRARIES = {
     "ctypes": ("agents/isolation/syscalls.py", "agents/nftables.py"),
     "sysrsync": ("agents/replication/rsync.py",),
     "subprocess": ("agents/command.py", "agents/isolation/",
-                   "agents/replication/", "failover/lab/", "failover/cli/"),
+                   "agents/replication/", "failover/fencing/", "failover/lab/", "failover/cli/"),
 }  # fmt: skip
 
 # What may not be imported by whom (prefix -> forbidden prefixes).

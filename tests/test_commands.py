@@ -32,7 +32,7 @@ def test_help_names_the_exit_codes() -> None:
         (("move", "v1"), 2, "the following arguments are required: host"),
         (("nonsense",), 2, "invalid choice: 'nonsense'"),
         (("history", "--limit", "0"), 2, "--limit must be at least 1"),
-        (("fence", "hostA"), 3, "failover fence hostA --confirmed"),
+        (("fence", "hostA", "--confirmed", "--though-alive"), 2, "not allowed with argument --confirmed"),
         (("drain", "hostA", "--until", "2"), 2, "did you mean 2s?"),
     ],
     ids=[
@@ -41,7 +41,7 @@ def test_help_names_the_exit_codes() -> None:
         "a word too few",
         "no such command",
         "a limit of nothing",
-        "a fence that nobody vouches for",
+        "a fence that cuts and does not",
         "an end without a unit",
     ],
 )

@@ -17,7 +17,8 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 STORIES = {path.stem: path for path in sorted(SCENARIOS.rglob("*.yaml"))}
 SEEDS = (1, 2, 3)
 SLOWLY = (
-    "a-blip-below-the-lease", "a-chain-of-starts", "a-drain-across-a-cut-link", "a-failed-host-stays-out-for-a-minute",
+    "a-blip-below-the-lease", "a-chain-of-starts", "a-device-is-tried-again", "by-command-and-device",
+    "a-drain-across-a-cut-link", "a-failed-host-stays-out-for-a-minute",
     "a-long-outage-moves-nothing", "a-long-stall-is-a-loss", "a-move-takes-its-set-along",
     "a-new-guard-waits-as-long-again", "a-switch-hiccup",
     "agent-guard-and-network", "auto-returns", "back-and-forth", "commands-are-refused-meanwhile", "crash-with-two",

@@ -10,6 +10,8 @@ import pytest
 from failover.cli.status import as_data, lines, short
 from failover.model import (
     ClusterIntent,
+    Cut,
+    Fencing,
     Hold,
     HostIntent,
     Intents,
@@ -28,6 +30,13 @@ from tests.views import NOW, V1, owned, view
 HEALTHY = view(word=owned())
 DISARMED = Intents(cluster=ClusterIntent(disarmed=True, reason="new switch", by="anna"))
 
+
+def fenced(host: str) -> View:
+    """Its device says that it is off; its session lives still."""
+    off = Fencing(40, NOW - 3.0, Cut.OFF, NOW - 1.0)
+    return view(word=owned(), memory=Memory(fencings={host: off}))
+
+
 # name: (the cluster, what some line must contain)
 SHOWN: dict[str, tuple[View, str]] = {
     "where it runs, its address, each copy's generation and age": (
@@ -35,6 +44,7 @@ SHOWN: dict[str, tuple[View, str]] = {
         "v1       running  alpha  –      10.0.0.101  beta #12 1.0 s, gamma #12 1.0 s",
     ),
     "a lost host": (view(word=owned(), lost=("beta",)), "beta   lost   –"),
+    "a host whose power was cut": (fenced("beta"), "beta   fenced  –"),
     "a copy on a lost host": (view(word=owned(), lost=("beta",)), "beta lost, gamma #12"),
     "a host without a copy": (view(word=owned(), replicas={"beta": None}), "beta none, gamma #12"),
     "a former owner's tree": (view(word=owned(), replicas={"beta": Replica(9, 5, diverged=True)}), "beta old"),
@@ -100,6 +110,12 @@ def test_a_disarm_and_the_end_of_a_drain_are_data_too() -> None:
     data = as_data(view(word=owned(), drained=("gamma",), drained_until=NOW + 60))
     assert (data["disarmed"], data["hosts"]["gamma"]["drained_until"]) == (False, NOW + 60)
     assert as_data(replace(HEALTHY, intents=DISARMED))["disarmed"]
+
+
+def test_the_last_attempt_to_cut_its_power_is_data_too() -> None:
+    hosts = as_data(fenced("beta"))["hosts"]
+    assert hosts["alpha"]["fencing"] is None
+    assert hosts["beta"]["fencing"] == {"state": "off", "because": "", "began": NOW - 3.0, "ended": NOW - 1.0}
 
 
 def test_what_waits_comes_first_with_what_to_do() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from failover.errors import Unreachable
 from failover.grants import Footing
 from failover.model import Assignment, Report
 from failover.store import Change, Rest
@@ -274,3 +275,79 @@ def test_a_takeover_fails_also_if_who_returned_is_gone_again(stores: Stores) -> 
     stores.until(lambda: leader.fresh)
     version = leader.view().leases["alpha"].version
     assert leader.commit(Change(assignments=(TAKEN,), leases=(("alpha", version),)))
+
+
+# --- what a leader hears ----------------------------------------------------------------------------------------------
+
+
+def test_a_leader_that_asks_hears_of_every_renewal_before(stores: Stores) -> None:
+    leader, agent = leading(stores), stores.fresh("agent", "alpha")
+    stores.until(lambda: "alpha" in leader.view().leases)
+    for number in range(1, 6):
+        agent.renew(agent.renewed_at + number / 1000)
+    written = agent.renewed_at
+    stores.until(lambda: lease_of(stores, "alpha").version >= 5)
+    assert written is not None
+    leader.hear()
+    heard, there = leader.view().leases["alpha"], lease_of(stores, "alpha")
+    assert (heard.version, heard.store_at, heard.alive) == (there.version, there.store_at, True)
+
+
+def test_who_is_cut_off_hears_nothing(stores: Stores) -> None:
+    leader = leading(stores)
+    stores.cut(leader)
+    with pytest.raises(Unreachable):
+        leader.hear()
+
+
+def test_a_view_says_since_when_the_store_is_followed_without_a_break(stores: Stores) -> None:
+    leader = leading(stores)
+    first = leader.view().watched_at
+    assert 0 < first <= leader.view().now
+    stores.cut(leader)
+    stores.mend(leader)
+    stores.until(lambda: leader.fresh)
+    assert first <= leader.view().watched_at <= leader.view().now
+    stores.until(lambda: leader.view().now > first + 0.5)
+    stores.cut(leader)
+    stores.mend(leader)
+    stores.until(lambda: leader.fresh)
+    assert leader.view().watched_at > first + 0.4
+
+
+def test_what_was_proved_by_a_power_cut_fails_once_the_host_has_renewed(stores: Stores) -> None:
+    """Claim S16: the session may live, but the lease must be what it was before the cut."""
+    leader, agent = leading(stores), stores.fresh("agent", "alpha")
+    assert leader.commit(Change(assignments=(FIRST,)))
+    version = lease_of(stores, "alpha").version
+    agent.renew(agent.renewed_at + 0.001)
+    stores.until(lambda: lease_of(stores, "alpha").version > version)
+    assert not leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version),)))
+    stores.until(lambda: leader.fresh)
+    assert leader.commit(Change(assignments=(TAKEN,), vouched=(("alpha", version + 1),)))
+
+
+def test_a_leader_knows_the_lease_of_who_has_come_back(stores: Stores) -> None:
+    """Nobody watches it: what was said of the lease before (that its host is off) must not be said of it any more."""
+    leader, agent, other = leading(stores), stores.fresh("agent", "alpha"), stores.fresh("agent", "beta")
+    stores.until(lambda: {"alpha", "beta"} <= leader.view().leases.keys())
+    stores.cut(agent)
+    stores.gone("alpha")
+    stores.until(lambda: not leader.view().leases["alpha"].alive)
+    before = leader.view().leases["alpha"].version
+    stores.mend(agent)
+    stores.until(lambda: agent.fresh and other.fresh)
+    stores.until(lambda: leader.view().leases["alpha"].version > before)
+    assert leader.view().leases["alpha"].alive
+
+
+def test_a_leader_knows_the_lease_of_who_was_booted_within_its_session(stores: Stores) -> None:
+    leader, agent, _ = leading(stores), stores.fresh("agent", "alpha"), stores.fresh("agent", "beta")
+    stores.until(lambda: {"alpha", "beta"} <= leader.view().leases.keys())
+    leader.hear()
+    before = leader.view().leases["alpha"].version
+    stores.cut(agent)
+    booted = stores.open("agent", "alpha")
+    stores.until(lambda: booted.fresh)
+    stores.until(lambda: leader.view().leases["alpha"].version > before)
+    assert leader.view().leases["alpha"].alive

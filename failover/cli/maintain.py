@@ -10,7 +10,7 @@ from argparse import Namespace
 from failover import orders
 from failover.cli.arguments import duration
 from failover.cli.operate import Commands, command
-from failover.errors import Unsafe
+from failover.errors import FailoverError, Unreachable, Unsafe
 from failover.model import View
 
 
@@ -24,9 +24,11 @@ def add(commands: Commands) -> None:
     drain.add_argument("--until", type=duration, metavar="DURATION", help="it ends by itself after so long, as in 2h")
     undrain = command(commands, "undrain", "let a host run vservers again", _undrain)
     undrain.add_argument("host")
-    fence = command(commands, "fence", "let a host count as off, at the word of a person", _fence)
+    fence = command(commands, "fence", "cut a host's power; or let it count as off, at the word of a person", _fence)
     fence.add_argument("host")
-    fence.add_argument("--confirmed", action="store_true", help="you have seen that it is off")
+    how = fence.add_mutually_exclusive_group()
+    how.add_argument("--confirmed", action="store_true", help="cut nothing: you have seen that it is off")
+    how.add_argument("--though-alive", action="store_true", help="cut its power although it takes part")
     disarm = command(commands, "disarm", "the manager starts, stops and moves nothing", _disarm)
     disarm.add_argument("--reason", default="", metavar="TEXT", help="what for, as status shows it")
     command(commands, "arm", "end a disarm", _arm)
@@ -58,10 +60,8 @@ def _fence(options: Namespace) -> None:
     from failover.cli.answer import obey
 
     if not options.confirmed:
-        raise Unsafe(
-            f"only a person can know that {options.host} is off",
-            hint=f"when you have seen that it is: failover fence {options.host} --confirmed",
-        )
+        _cut(options)
+        return
     obey(options, lambda view: orders.fence(view, options.host))
     if not options.no_wait:
         _see_that_it_is_off(options)
@@ -85,6 +85,44 @@ def _see_that_it_is_off(options: Namespace) -> None:
             time.sleep(0.1)
             view = store.view()
     print(f"{options.host} counts as off")
+
+
+def _cut(options: Namespace) -> None:
+    """By its device, and see what that says."""
+    from failover.cli.answer import obey
+
+    asked: list[float] = []
+
+    def order(view: View) -> orders.Order:
+        found = orders.cut(view, options.host, though_alive=options.though_alive)
+        asked.extend([view.now] if found.hosts else [])
+        return found
+
+    obey(options, order)
+    if asked and not options.no_wait:
+        _see_what_the_device_says(options, asked[0])
+
+
+def _see_what_the_device_says(options: Namespace, wished_at: float) -> None:
+    """The host may carry a ZooKeeper server, and ZooKeeper be away for a moment when that is off."""
+    import time
+    from contextlib import suppress
+
+    from failover.cli.connect import connected
+    from failover.plan.fencing import answer
+
+    ends_at, found = time.monotonic() + options.timeout, None
+    with connected(options) as store:
+        while found is None:
+            if time.monotonic() >= ends_at:
+                raise Unreachable(f"no answer within {options.timeout:g} s", hint="failover status says more")
+            time.sleep(0.1)
+            with suppress(Unreachable):
+                found = answer(store.view(), options.host, wished_at)
+    is_off, text = found
+    if not is_off:
+        raise FailoverError(text, hint=f"once you have seen that it is off: failover fence {options.host} --confirmed")
+    print(text)
 
 
 def _disarm(options: Namespace) -> None:

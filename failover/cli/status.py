@@ -12,7 +12,7 @@ from typing import Any
 
 from failover.cli.operate import Commands
 from failover.model import Assignment, State, View, Vserver, Want
-from failover.plan import alive, intent_of, is_drained, own_report, replica_age, verdicts, wanted
+from failover.plan import alive, fenced, intent_of, is_drained, own_report, replica_age, verdicts, wanted
 
 WIDTH = 80
 Rows = list[tuple[str, ...]]
@@ -137,7 +137,7 @@ def vserver_state(view: View, vserver: Vserver, word: Assignment | None) -> str:
 
 def host_state(view: View, name: str) -> str:
     if not alive(view, name):
-        return "lost" if name in view.leases else "never seen"
+        return "fenced" if fenced(view, name) else "lost" if name in view.leases else "never seen"
     return "drained" if is_drained(view, name) else "up"
 
 
@@ -230,12 +230,21 @@ def as_data(view: View) -> dict[str, Any]:
                 "state": host_state(view, name),
                 "drained_until": view.intents.hosts[name].until_at if is_drained(view, name) else None,
                 "address": host.address,
+                "fencing": _fencing_data(view, name),
                 "owns": sorted(word.vserver for word in view.assignments.values() if _owned_by(view, word, name)),
             }
             for name, host in view.cluster.hosts.items()
         },
         "holds": [asdict(hold) for hold in view.holds],
     }
+
+
+def _fencing_data(view: View, host: str) -> dict[str, Any] | None:
+    """The last attempt to cut its power."""
+    last = view.memory.fencings.get(host)
+    if last is None:
+        return None
+    return {"state": str(last.state), "because": last.because, "began": last.began_at, "ended": last.ended_at or None}
 
 
 def _vserver_data(view: View, vserver: Vserver) -> dict[str, Any]:

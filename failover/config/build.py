@@ -12,6 +12,7 @@ from failover.model import (
     Capacity,
     Check,
     Cluster,
+    Fence,
     Host,
     Needs,
     Network,
@@ -52,6 +53,7 @@ def _record(kind: type[_R]) -> Callable[[Mapping[str, Any]], _R]:
 _MADE: Mapping[str, Callable[[Any], object]] = {
     "capacity": _record(Capacity),
     "checks": lambda checks: tuple(_record(Check)(check) for check in checks),
+    "fence": lambda fence: Fence(fence["agent"], frozen_map(fence.get("options"))),
     "inside": lambda word: word == "true",
     "needs": _record(Needs),
     "network": _record(Network),

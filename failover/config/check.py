@@ -15,6 +15,7 @@ from typing import Any
 from failover.config import words
 from failover.config.match import Found, merged
 from failover.config.problem import Path, nearest, quoted
+from failover.model import SECRET, is_secret
 
 _NO_HOST = ("none", "nobody", "nothing", "no")
 
@@ -69,6 +70,7 @@ def check(found: Found) -> None:
     """Add to `found` every problem between its keys."""
     everyone = said(found)
     _hosts(found)
+    _fences(found)
     for one in everyone:
         _placing(one)
         _gateway(one)
@@ -90,6 +92,29 @@ def _hosts(found: Found) -> None:
         if server in seen:
             found.report(path, f"{server} is there twice", "name each server once")
         seen.add(server)
+
+
+def _fences(found: Found) -> None:
+    """An option that is read from a file has its place there, and no two hosts hang on one switch."""
+    devices: dict[object, str] = {}
+    for name, host in found.values.get("hosts", {}).items():
+        if "fence" not in host:
+            continue
+        fence, here = host["fence"], ("hosts", name, "fence")
+        options = fence.get("options", {})
+        for key, value in options.items():
+            plain = key.removesuffix(SECRET)
+            if not is_secret(key):
+                continue
+            if plain in options:
+                found.report((*here, "options", key), f"stands beside {plain}", "keep one of the two")
+            if not value.startswith("/"):
+                found.report((*here, "options", key), f"{quoted(value)} is not a full path", "begin it with /")
+        device = (fence.get("agent"), *sorted(options.items()))
+        if device in devices:
+            message = f"is the very device of {devices[device]}, whose power would be cut in its place"
+            found.report(here, message, "give each host its own, as by plug:")
+        devices.setdefault(device, name)
 
 
 def _names(found: Found) -> None:

@@ -163,7 +163,11 @@ ANY_HOST = Record(
             one_of=("device", "bridge"),
         ),
         "fence": Record(
-            {"agent": NAME, "options": Table(NAME, LINE)}, required={"agent": "name one, as in agent: fence_ipmilan"}
+            {
+                "agent": Word("a fence agent", words.fence_agent),
+                "options": Table(Word("an option", words.fence_option), LINE),
+            },
+            required={"agent": "name one, as in agent: fence_ipmilan"},
         ),
         "tags": List(NAME),
     },
@@ -253,7 +257,6 @@ NOT_YET: Mapping[str, NotYet] = {
     "zookeeper.tls": NotYet("leave it out, and keep ZooKeeper's ports on a trusted network", moot=_anything),
     "timing": NotYet("write fast, normal or patient", _only(*PROFILES)),
     "notify": NotYet("leave it out; `failover history` tells what happened", moot=_anything),
-    "hosts.*.fence": NotYet("leave it out; takeover rests on the lease alone", moot=_anything),
     "vservers.*.sync.mode": NotYet("write rsync", _only("rsync")),
     "vservers.*.sync.every": NotYet(
         "name a duration such as 5s", lambda value: isinstance(value, float), moot=_only("continuous")

@@ -23,6 +23,7 @@ def warnings(found: Found) -> Iterator[Problem]:
     if len(servers) in (1, 2):
         message = f"{'one ZooKeeper server' if len(servers) == 1 else 'two ZooKeeper servers'}: none of them may fail"
         yield _warning(found, ("zookeeper", "servers"), message, "name three")
+    yield from _open_secrets(found)
     for one in everyone:
         yield from _unprotected(found, one)
         yield from _nobody_to_ask(found, one)
@@ -47,6 +48,15 @@ def _unprotected(found: Found, one: Said) -> Iterator[Problem]:
     if one.values["backups"] and loss_s < every_s:
         message = f"the replicas of {one.name} are mostly older than its max_data_loss of {loss_s:g} s"
         yield _warning(found, one.at("max_data_loss"), message, f"sync every {loss_s / 2:g}s, or allow more")
+
+
+def _open_secrets(found: Found) -> Iterator[Problem]:
+    for name, host in found.values.get("hosts", {}).items():
+        for key in host.get("fence", {}).get("options", {}):
+            if key in ("password", "passwd", "snmp_priv_passwd", "token"):
+                message = f"everybody who can read this file, or ZooKeeper, learns how to cut the power of {name}"
+                path = ("hosts", name, "fence", "options", key)
+                yield _warning(found, path, message, f"put it into a file, and name that: {key}_file")
 
 
 def _nobody_to_ask(found: Found, one: Said) -> Iterator[Problem]:

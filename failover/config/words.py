@@ -19,6 +19,12 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([
 _DEVICE = re.compile(r"[^\s/:]{1,15}")
 _CRON_FIELD = r"[0-9A-Za-z*,/-]+"
 _CRON = re.compile(rf"{_CRON_FIELD}(\s+{_CRON_FIELD}){{4}}")
+_FENCE_AGENT = re.compile(r"fence_[a-z0-9][a-z0-9_-]{0,50}")
+_FENCE_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}")
+_NO_POWER = (  # they keep a host from its disks or its network, ask it, or do nothing
+    "ack_manual", "brocade", "cisco_mds", "compute", "dummy", "evacuate", "heuristics_ping", "ifmib", "kdump", "mpath",
+    "sanbox2", "scsi",
+)  # fmt: skip
 _URL = re.compile(r"https?://[^\s/?#]+([/?#]\S*)?")
 _MAIL = re.compile(r"[^\s@]+@[^\s@]+")
 _ZOOKEEPER_PORT = 2181
@@ -31,6 +37,23 @@ def name(text: str) -> str:
             f"{quoted(text)} is not a name",
             "up to 63 letters, digits, '_', '-' and single dots, the first a letter or a digit",
         )
+    return text
+
+
+def fence_agent(text: str) -> str:
+    """The name of a program of Debian's fence-agents that cuts the power."""
+    if not _FENCE_AGENT.fullmatch(text):
+        raise Misread(f"{quoted(text)} is not the name of a fence agent", "without its directory, as in fence_ipmilan")
+    if text.removeprefix("fence_") in _NO_POWER:
+        raise Misread(f"{text} does not cut the power", "so it proves nothing; name one that does, as in fence_ipmilan")
+    return text
+
+
+def fence_option(text: str) -> str:
+    if not _FENCE_OPTION.fullmatch(text):
+        raise Misread(f"{quoted(text)} is not the name of an option", "letters, digits, '_' and '-', as in ip")
+    if text == "action":
+        raise Misread("the action is not yours to choose", "leave it out: it is off, and then status")
     return text
 
 

@@ -19,6 +19,7 @@ _CANNOT = {
     "clock": "a lab's hosts have the wall clock of the machine",
     "drift": "a lab's hosts have the monotonic clock of the machine",
     "disk-error": "a lab's disks do not fail",
+    **dict.fromkeys(("fence-works", "fence-fails", "fence-hangs", "fence-takes"), "a lab has no such devices"),
     "check-fails": "a lab cannot make a health check fail",
 }
 

@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from agents.command import CommandFailed, Done, run
 from failover.errors import FailoverError, Refused
-from failover.lab import cgroups, network, services
+from failover.lab import cgroups, network, outlet, services
 from failover.lab.cgroups import Group, Hierarchy
 from failover.lab.place import CACHE, CONTROL, ETC, LOGS, STATE, Place
 from failover.lab.services import Runs
@@ -160,7 +160,8 @@ class Host:
 
     @property
     def environment(self) -> dict[str, str]:
-        binaries = f"{Path(self.machine.python).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        standard = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        binaries = f"{Path(self.machine.python).parent}:{standard}:{outlet.PLACE}"
         python = {"PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1"}
         return {"PATH": binaries, "HOME": "/root", "LANG": "C.UTF-8", "TERM": os.environ.get("TERM", "dumb"), **python}
 

@@ -24,7 +24,7 @@ from typing import Any
 from agents.command import CommandFailed, Done, run
 from agents.supervisor import replace_file
 from failover.errors import BadInput, FailoverError, Refused, Unreachable
-from failover.lab import cgroups, identity, network, services
+from failover.lab import cgroups, identity, network, outlet, services
 from failover.lab.cgroups import Group
 from failover.lab.host import Host, Machine, detach
 from failover.lab.network import STORE, Switch
@@ -288,6 +288,7 @@ class Lab:
             (etc / "hosts").write_text(names)
             (etc / "hostname").write_text(f"{name}\n")
             (etc / "passwd").write_text(_with_plain_root(Path("/etc/passwd").read_text()))
+            outlet.install(host.directory / "system/upper")
         real = {name: host for name, host in self.hosts.items() if name != CLIENT}
         identity.found({name: host.directory / "etc" for name, host in real.items()}, addresses, text, sys.executable)
         for name, host in real.items():

@@ -23,6 +23,7 @@ from failover.lab.ability import refuse
 from failover.lab.caller import Caller
 from failover.lab.lab import Lab
 from failover.lab.later import Later
+from failover.lab.outlets import Outlets
 from failover.lab.pace import LONGEST_S, Pace, lasts, paced, timing
 from failover.lab.play import in_time
 from failover.lab.stage import Stage
@@ -71,7 +72,7 @@ class Performance:
 
     def play(self) -> tuple[Outcome, tuple[str, ...]]:
         self._tell_pace()
-        with self._watch, self._company():
+        with self._watch, self._company(), Outlets(self._lab):
             self._began, self._began_at = time.monotonic(), time.time()
             events = enumerate(self._story.events or ())
             times = [at / self._speed for at in self._pace.times]

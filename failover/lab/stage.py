@@ -23,6 +23,7 @@ from failover.config.read import Items, Node, Pairs, Scalar
 from failover.errors import FailoverError
 from failover.lab.identity import SERVERS
 from failover.lab.lab import NETWORK, Lab
+from failover.lab.outlet import AGENT
 from failover.lab.place import ETC, STORES
 from failover.lab.sample import await_
 from failover.model import Cluster, Vserver, Want
@@ -108,7 +109,7 @@ class Stage:
         carriers = STORES if self._apart else dict(list(self.hosts.items())[:SERVERS])
         servers = [f"{address}:2181" for address in carriers.values()]
         hosts = {
-            host: {**(said or {}), "address": self.hosts[host], "network": {"device": "eth0"}}
+            host: {**(said or {}), **_outlet(host, said), "address": self.hosts[host], "network": {"device": "eth0"}}
             for host, said in law["hosts"].items()
         }
         shared = law.get("defaults") or {}
@@ -166,6 +167,11 @@ class Stage:
 
     def history(self) -> list[Mapping[str, Any]]:
         return [json.loads(line) for line in self.failover("history", "--json", "--limit", "1000").splitlines()]
+
+
+def _outlet(host: str, said: Plain | None) -> Plain:
+    """A device that cuts a host's power is one of the lab's."""
+    return {"fence": {"agent": AGENT, "options": {"plug": host}}} if "fence" in (said or {}) else {}
 
 
 def _plain(node: Node) -> Any:

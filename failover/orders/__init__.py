@@ -10,12 +10,12 @@ Rule 3: what shall be done once (move, restart) names the epoch that it was said
 """
 
 from failover.orders.cluster import arm, disarm, refuse_losses, restore
-from failover.orders.hosts import drain, fence, takeover, undrain
+from failover.orders.hosts import cut, drain, fence, takeover, undrain
 from failover.orders.order import Awaited, Order, counted, host_of, signed, vserver_of
 from failover.orders.vservers import clear, failback, ignore, move, remove, restart, start, stop
 
 __all__ = [
-    "Awaited", "Order", "arm", "clear", "counted", "disarm", "drain", "failback", "fence", "host_of", "ignore",
+    "Awaited", "Order", "arm", "clear", "counted", "cut", "disarm", "drain", "failback", "fence", "host_of", "ignore",
     "move", "refuse_losses", "remove", "restart", "restore", "signed", "start", "stop", "takeover", "undrain",
     "vserver_of",
 ]  # fmt: skip

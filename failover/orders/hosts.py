@@ -1,4 +1,4 @@
-"""Commands about a host: takeover, drain, undrain, fence.
+"""Commands about a host: takeover, drain, undrain, fence (by an operator's word), cut (by its device).
 
 Rule: an operator may vouch that a host is off; a host that renews its lease after that makes the word void.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from failover.errors import BadInput, Refused
-from failover.model import Assignment, HostIntent, MoveWish, Stale, Verdict, View, frozen_map
+from failover.errors import BadInput, Refused, Unsafe
+from failover.model import Assignment, CutWish, HostIntent, MoveWish, Stale, Verdict, View, frozen_map
 from failover.orders.order import (
     Awaited,
     Order,
@@ -21,7 +21,8 @@ from failover.orders.order import (
     pending,
     taken,
 )
-from failover.plan import alive, is_drained, judge, judge_move, without
+from failover.plan import alive, fenced, is_drained, judge, judge_move, without
+from failover.plan.fencing import takes_part
 
 
 def takeover(view: View, host: str, *, confirmed_off: bool = False) -> Order:
@@ -120,3 +121,30 @@ def fence(view: View, host: str) -> Order:
     wish = frozen_map({host: lambda old: replace(old, vouched=lease.version)})
     notice = f"{host} counts as off once it has missed two renewals; if it renews, this word is void"
     return taken(view, Order(hosts=wish, notice=notice))
+
+
+def cut(view: View, host: str, *, though_alive: bool = False) -> Order:
+    """Have the leader cut its power, once. Not that of a host that takes part, unless that is wanted."""
+    fence = view.cluster.hosts[host_of(view, host)].fence
+    if fence is None:
+        raise Unsafe(
+            f"only a person can know that {host} is off: it has no fence in cluster.yaml",
+            hint=f"when you have seen that it is: failover fence {host} --confirmed",
+        )
+    must_be_obeyed(view)
+    lease = view.leases.get(host)
+    if lease is None:
+        raise Refused(f"{host} has never joined: nothing waits for it")
+    if view.leader == host:
+        raise Refused(
+            f"{host} leads the cluster, and could not see how it ends", hint="stop failover-leader there first"
+        )
+    if fenced(view, host):
+        return Order(notice=f"{host} is off already, says {fence.agent}")
+    if takes_part(view, host) and not though_alive:
+        raise Unsafe(
+            f"{host} is up: it renewed its lease {max(0.0, view.now - lease.store_at):.1f} s ago",
+            hint=f"first: failover drain {host}; or cut its power all the same: failover fence {host} --though-alive",
+        )
+    wish = frozen_map({host: lambda old: replace(old, cut=CutWish(view.now, though_alive))})
+    return Order(hosts=wish, notice=f"{fence.agent} is to cut the power of {host}")

@@ -13,9 +13,11 @@
     not able to start where it was moved to            gives it back to where it came from                     moves
     running where it was moved to                      forgets the way back: what it writes now is only there  owned
     running where nobody put it                        adopts it, or has it stopped                            found
+    owned by a host that is silent and has a device    has the power of that host cut meanwhile                fencing
 
-Rule 1: an owner whose session exists is never taken over; only it can hand over. A session ends after the host's lease
-        (failover/timing.py), and the lease's version is checked again by the commit.
+Rule 1: an owner whose session exists is never taken over; only it can hand over; unless its device or an operator says
+        that it is off. A session ends after the host's lease (failover/timing.py), and the lease's version is checked
+        again by the commit.
 Rule 2: every change is the next epoch of one vserver; it fails whole if the world has moved on, and is decided again.
         What is no longer declared keeps its word, so that its epochs go on if it is declared again.
 Rule 3: doing nothing is an answer too, and has a reason (Hold).
@@ -25,19 +27,20 @@ Rule 4: who has the higher priority decides first, but never before those that i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from failover.model import Assignment, Hold, Memory, MoveWish, Verdict, View, Vserver
-from failover.plan import decide, disarm, freshness
+from failover.plan import decide, disarm, fencing, freshness
 from failover.plan import verdicts as judging
-from failover.plan.board import Board, alive, intent_of, is_drained, own_report, vouched_from, wanted
+from failover.plan.board import Board, alive, fenced, intent_of, is_drained, own_report, vouched_from, wanted
+from failover.plan.fencing import Cuts
 from failover.plan.memory import bereft, declared_lost, remembered
 from failover.plan.order import in_order
 from failover.plan.words import forgiven
 from failover.store import Change
 
 __all__ = [
-    "Plan", "alive", "bereft", "companions", "declared_lost", "forgiven", "intent_of", "is_drained", "judge",
+    "Plan", "alive", "bereft", "companions", "declared_lost", "fenced", "forgiven", "intent_of", "is_drained", "judge",
     "judge_move", "own_report", "plan", "replica_age", "verdicts", "vouched_from", "wanted", "without",
 ]  # fmt: skip
 
@@ -50,6 +53,7 @@ class Plan:
     holds: tuple[Hold, ...]
     memory: Memory
     again_s: float | None = None
+    cuts: Cuts = field(default_factory=Cuts)
 
 
 def plan(view: View) -> Plan:
@@ -70,11 +74,14 @@ def plan(view: View) -> Plan:
             decisions.append(found)
     decisions = [disarm.masked(board, mode, found) for found in decisions]
     changes = tuple(found for found in decisions if isinstance(found, Change))
+    cuts = fencing.decided(board, decisions, armed=mode is disarm.Mode.ARMED)
+    memory = replace(remembered(board), disarmed=disarm.in_force(board, mode, changes), fencings=cuts.fencings)
     return Plan(
         changes=changes,
-        holds=tuple(found for found in decisions if isinstance(found, Hold)),
-        memory=replace(remembered(board), disarmed=disarm.in_force(board, mode, changes)),
+        holds=(*(found for found in decisions if isinstance(found, Hold)), *cuts.holds),
+        memory=memory,
         again_s=None if math.isinf(board.again_at) else max(0.0, board.again_at - view.now),
+        cuts=cuts,
     )
 
 

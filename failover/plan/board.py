@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from failover.model import (
     Assignment,
     Cluster,
+    Cut,
     Host,
     Lease,
     Memory,
@@ -53,6 +54,7 @@ class Board:
         self.mates = _groups(view.cluster)
         self.apart = _both_ways(view.cluster, "apart_from")
         self.put_off: set[str] = set()  # their start has a host, and waits for a moment
+        self.unproved: defaultdict[str, set[str]] = defaultdict(set)  # per vserver: hosts on which it may still run
         self.moving_along: frozenset[str] = frozenset()  # they come along with the one that is being judged
         self._load: defaultdict[str, _Load] = defaultdict(_Load)
         self._owned: defaultdict[str, list[str]] = defaultdict(list)  # as the view has it
@@ -163,12 +165,14 @@ class Board:
         return max(lease.store_at if lease else -math.inf, report.store_at if report else -math.inf)
 
     def falling_with(self, owner: str, host: str) -> bool:
-        """The owner's session has just ended, and this host has not been heard of since either: its session may be the
-        next to end. Until that is known nothing is given to it. Hosts that die together are so lost in no order."""
+        """The owner's session has just ended (or its power was cut), and this host has not been heard of since either:
+        its session may be the next to end. Until that is known nothing is given to it. Hosts that die together are so
+        lost in no order."""
         timing = PROFILES[self.view.cluster.timing]
         gone_at, heard_at = self.heard_at(owner), self.heard_at(host)
         known_at = heard_at + timing.session_s + 2 * timing.tick_s  # who is alive then has been heard of
-        if self.now < gone_at + timing.session_s or heard_at >= gone_at + MISSED * timing.renew_s:
+        early = self.now < gone_at + timing.session_s and not fenced(self.view, owner)
+        if early or heard_at >= gone_at + MISSED * timing.renew_s:
             return False
         self.later(known_at)
         return self.now < known_at
@@ -217,9 +221,32 @@ class Board:
 
 
 def alive(view: View, host: str) -> bool:
-    """Whether its lease may still run: its session exists, and no operator vouches that it is off."""
+    """Whether its lease may still run: its session exists, and neither an operator nor a device says that it is off."""
     lease = view.leases.get(host)
-    return lease is not None and lease.alive and not vouched(view, host)
+    return lease is not None and lease.alive and not vouched(view, host) and not fenced(view, host)
+
+
+def fenced(view: View, host: str) -> bool:
+    """Its power was cut, as its device says, and it has not written since before that."""
+    lease, last = view.leases.get(host), view.memory.fencings.get(host)
+    return lease is not None and last is not None and last.state is Cut.OFF and last.version == lease.version
+
+
+def off(view: View, host: str) -> bool:
+    return vouched(view, host) or fenced(view, host)
+
+
+def promises_ended(view: View, host: str) -> bool:
+    """Whether it is known to be off for so long that nobody runs on by a promise of it."""
+    if vouched(view, host):
+        return True  # that is what an operator vouches for
+    return fenced(view, host) and view.now >= promises_end(view, host)
+
+
+def promises_end(view: View, host: str) -> float:
+    """Of a host whose power was cut: the end of all that it had promised to others."""
+    timing = PROFILES[view.cluster.timing]
+    return view.memory.fencings[host].ended_at + timing.promise_s * (1 + 2 * timing.drift)
 
 
 def is_noted(memory: Memory, lease: Lease) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from failover.model import Assignment, Hold, Kind, State, Vserver, VserverReport, Want
-from failover.plan.board import Board, alive, own_report, reported, vouched
+from failover.plan.board import Board, alive, off, own_report, reported
 from failover.plan.placement import preferred
 from failover.plan.verdicts import cannot_follow, unfit
 from failover.plan.words import assign, at_home, give, stays
@@ -57,10 +57,11 @@ def managed_again(board: Board, vserver: Vserver, word: Assignment) -> Change | 
     if waiting := unheard(board, name):
         return waiting
     running = [host for host in view.reports if lives(reported(view, host, name))]
-    gone = [host for host in running if not alive(view, host) and not vouched(view, host)]
+    gone = [host for host in running if not alive(view, host) and not off(view, host)]
     last = reported(view, word.owner, name)
-    if not alive(view, word.owner) and not vouched(view, word.owner) and (last is None or lives(last)):
+    if not alive(view, word.owner) and not off(view, word.owner) and (last is None or lives(last)):
         gone = [word.owner, *gone]  # what it did not report, it may have run unseen
+    board.unproved[name].update(gone)
     if gone:
         hint = f"bring {gone[0]} back, or once it is off: failover fence {gone[0]} --confirmed"
         return Hold(name, f"it may still run on {gone[0]}, which is lost", hint)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from failover.model import Assignment, Vserver, VserverReport, Want
-from failover.plan.board import Board, alive, has_begun, has_obeyed, may_follow, reported
+from failover.plan.board import Board, alive, fenced, has_begun, has_obeyed, may_follow, reported
 from failover.timing import PROFILES
 
 
@@ -94,6 +94,12 @@ def _end(board: Board, word: Assignment, owner: str) -> float:
     if owner not in board.view.leases or alive(board.view, owner):
         return board.now
     lease_end = _lease_end(board, owner)
+    if fenced(board.view, owner):
+        return min(board.view.memory.fencings[owner].ended_at, _right_end(board, word, owner, lease_end))
+    return _right_end(board, word, owner, lease_end)
+
+
+def _right_end(board: Board, word: Assignment, owner: str, lease_end: float) -> float:
     if not word.hosts:
         return lease_end  # by a word of an older failover nothing runs on by promises
     ends = (_promised_until(board, word, host, lease_end) for host in _asked(board, word, owner) if host != owner)

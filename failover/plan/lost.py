@@ -27,7 +27,7 @@ from failover.model import (
     VserverReport,
     Want,
 )
-from failover.plan.board import Board, alive, own_report, stays_on_shutdown
+from failover.plan.board import Board, alive, fenced, own_report, stays_on_shutdown
 from failover.plan.freshness import freshest_first
 from failover.plan.placement import preferred
 from failover.plan.rivals import goes_first
@@ -43,7 +43,7 @@ def lost(
     name, owner = vserver.name, word.owner
     if owner not in board.view.leases:
         return Hold(name, f"nobody knows whether {owner}, its owner, is off", f"bring {owner} back")
-    if (until := board.booting_until(owner)) > board.now and wish is None:
+    if (until := board.booting_until(owner)) > board.now and wish is None and not fenced(board.view, owner):
         board.later(until)
         return Hold(name, f"{owner}, its owner, is waited for: it may be slow to boot")
     last = own_report(board.view, word)
@@ -103,7 +103,8 @@ def _taken_over(board: Board, vserver: Vserver, word: Assignment, accepted: Move
     shipment = last.shipments.get(chosen) if last else None
     whole = shipment is not None and shipment.final and board.leaving(word.owner)
     kind = Kind.PLANNED if whole else Kind.TAKEOVER
-    because = f"{word.owner} is lost; {chosen} {_verdict_of(judged, chosen).because}"
+    gone = "is off" if fenced(board.view, word.owner) else "is lost"
+    because = f"{word.owner} {gone}; {chosen} {_verdict_of(judged, chosen).because}"
     return give(board, word, chosen, kind, because, accept_loss=accepted is not None)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from failover.model import Memory, State, View, Want, frozen_map
 from failover.plan.board import Board, is_noted, reported
 
@@ -18,7 +20,7 @@ def remembered(board: Board) -> Memory:
         for host, lease in view.leases.items()
         if not lease.alive and not is_noted(view.memory, lease) and board.booting_until(host) <= board.now
     }
-    return Memory(frozen_map({**known, **fresh}) if fresh else known, view.memory.disarmed)
+    return replace(view.memory, losses=frozen_map({**known, **fresh})) if fresh else view.memory
 
 
 def declared_lost(view: View, memory: Memory) -> frozenset[str]:

@@ -29,19 +29,19 @@ def unreached(board: Board, word: Assignment) -> tuple[str, ...]:
 
 
 def why_unreached(board: Board, word: Assignment) -> str:
-    return f"could not take it{_of(word.setback)}, and is tried again at {_clock(_tries_at(board, word))}"
+    return f"could not take it{_of(word.setback)}, and is tried again at {clock(_tries_at(board, word))}"
 
 
 def sends_at(board: Board, word: Assignment) -> str:
     """When that which has never run is sent again, which makes no outage; empty: now, and once more at once."""
     at = _after(word.setbacks)
-    return _clock(at) if board.now < _over(board, at) else ""
+    return clock(at) if board.now < _over(board, at) else ""
 
 
 def mends_at(board: Board, word: Assignment) -> str:
     """When it may be moved again because of a rule; empty: now."""
     at = _after(word.mended)
-    return _clock(at) if board.now < _over(board, at) else ""
+    return clock(at) if board.now < _over(board, at) else ""
 
 
 def set_back(word: Assignment, host: str, because: str, now: float) -> Assignment:
@@ -87,5 +87,5 @@ def _of(why: str) -> str:
     return f" ({why})" if why else ""
 
 
-def _clock(at: float) -> str:
+def clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S UTC")

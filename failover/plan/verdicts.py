@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from failover.model import Assignment, MoveWish, Verdict, Vserver, Want
-from failover.plan.board import Board, alive, may_follow, own_report, vouched, wanted
+from failover.plan.board import Board, alive, fenced, may_follow, own_report, promises_end, promises_ended, wanted
 from failover.plan.freshness import age_of
 from failover.plan.patience import unreached, why_unreached
 
@@ -94,12 +94,19 @@ def judge(board: Board, vserver: Vserver, host: str, accepted: MoveWish | None =
 def cannot_follow(board: Board, word: Assignment, host: str) -> str:
     """Why a lost owner may not be followed by `host`: it may run on by promises of others, and never have asked it; or
     it ran before it was the owner, and no lease ends what nobody was told to hold."""
-    if alive(board.view, word.owner) or vouched(board.view, word.owner):
+    view, owner = board.view, word.owner
+    if alive(view, owner) or promises_ended(view, owner):
         return ""
-    if word.unheld and own_report(board.view, word) is None:
-        return f"must not start what may still run on {word.owner}, which was lost before it was told that it owns it"
-    known = may_follow(board.view, word)
-    return f"was added when {word.owner} could not be told" if known and host not in known else ""
+    if word.unheld and own_report(view, word) is None and not fenced(view, owner):
+        board.unproved[word.vserver].add(owner)
+        return f"must not start what may still run on {owner}, which was lost before it was told that it owns it"
+    known = may_follow(view, word)
+    if not known or host in known:
+        return ""
+    if fenced(view, owner):
+        board.later(promises_end(view, owner))
+    board.unproved[word.vserver].add(owner)
+    return f"was added when {owner} could not be told"
 
 
 def is_stale(board: Board, vserver: Vserver, host: str) -> bool:

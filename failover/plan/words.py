@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from failover.model import Assignment, Event, Kind, Want, frozen_map
-from failover.plan.board import Board, alive, has_begun, hosts_of, may_follow, own_report, vouched
+from failover.plan.board import (
+    Board,
+    alive,
+    fenced,
+    has_begun,
+    hosts_of,
+    may_follow,
+    own_report,
+    promises_ended,
+    vouched,
+)
 from failover.store import Change
 
 
@@ -27,7 +37,8 @@ def _knowing(board: Board, new: Assignment) -> Assignment:
     before, vserver = board.words.get(new.vserver), board.view.cluster.vservers.get(new.vserver)
     if before is None or vserver is None:
         return replace(new, hosts=hosts_of(vserver, new.owner) if vserver else ())
-    let_go = before.owner != new.owner and (alive(board.view, before.owner) or vouched(board.view, before.owner))
+    over = alive(board.view, before.owner) or promises_ended(board.view, before.owner)
+    let_go = before.owner != new.owner and over
     return replace(
         new,
         unheld=new.unheld and not (before.unheld and own_report(board.view, before)),
@@ -52,7 +63,8 @@ def forgiven(word: Assignment) -> Assignment:
 
 
 def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *, accept_loss: bool = False) -> Change:
-    """`host` becomes the owner. From an owner that is lost only while its lease record stays what it is."""
+    """`host` becomes the owner. From an owner that is lost only while its lease record stays what it is, and only while
+    its session is gone, unless it is off by the word of an operator or of its device."""
     new = replace(
         word,
         owner=host,
@@ -72,7 +84,8 @@ def give(board: Board, word: Assignment, host: str, kind: Kind, because: str, *,
         new = replace(new, want=Want.STARTED)
     lease = board.view.leases.get(word.owner)
     gone = ((word.owner, lease.version),) if lease is not None and not alive(board.view, word.owner) else ()
-    by_word = vouched(board.view, word.owner) or (lease is not None and lease.granted)
+    by_grants = lease is not None and lease.granted
+    by_word = by_grants or vouched(board.view, word.owner) or fenced(board.view, word.owner)
     change = assign(board, new, because)
     return replace(change, leases=() if by_word else gone, vouched=gone if by_word else ())
 

@@ -76,6 +76,7 @@ class Body:
         self.unknown = Bond("", 0, float("-inf"))  # what it may have promised
         self.letterbox: Letterbox | None = None  # that of its agent
         self.powered = False
+        self.known_off = False  # its device has told so since the power was cut
         self.lost_rights: dict[
             str, float
         ] = {}  # what ran when the power was cut: until when it might have, virtual time
@@ -101,9 +102,9 @@ class Body:
 
     def may_run(self, name: str) -> bool:
         """Whether it could go on here for all that can be known elsewhere: a host that stands still, or has lost its
-        power, has its right until the end of it."""
+        power and no device has told so, has its right until the end of it."""
         if not self.powered:
-            return self.scene.now < self.lost_rights.get(name, 0.0)
+            return not self.known_off and self.scene.now < self.lost_rights.get(name, 0.0)
         life = self.lives.get(name)
         return bool(life and life.running and not life.frozen and self.guard.open(name))
 
@@ -135,7 +136,7 @@ class Body:
         self.scene.touch()
 
     def power_on(self) -> None:
-        self.powered = True
+        self.powered, self.known_off = True, False
         self._boots += 1
         self.scene.touch()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from failover import orders
-from failover.errors import FailoverError, Unreachable, Unsafe
+from failover.errors import FailoverError, Unreachable
 from failover.model import Cluster, View
 from failover.orders import Order
 from failover.simulate.clock import EPOCH
@@ -41,9 +41,9 @@ ORDERS: Mapping[str, Callable[[View, Event], Order]] = {
 
 
 def _fence(view: View, event: Event) -> Order:
-    if "--confirmed" not in event.options:
-        raise Unsafe(f"only a person can know that {event.host} is off", hint=f"fence {event.host} --confirmed")
-    return orders.fence(view, event.host)
+    if "--confirmed" in event.options:
+        return orders.fence(view, event.host)
+    return orders.cut(view, event.host, though_alive="--though-alive" in event.options)
 
 
 def obey(scene: Scene, event: Event) -> bool:

@@ -42,6 +42,7 @@ class Connection:
         self._silence = 0  # counts the times that the answers stayed away or came back
         self._silent = self._notified = self._paused = False
         self._mirror: Mapping[str, Node] = {}
+        self._read_at = 0.0  # since when it has been fresh without a break, on the store's clock
         self._known = 0  # the transaction after which something in the mirror was read
 
     @property
@@ -158,6 +159,7 @@ class Connection:
         if read.zxid < self._known:
             self._ask(self._all, self._read)
             return
+        self._read_at = self._read_at if self._fresh else self._world.clock()
         self._mirror, self._fresh, self._notified = read.nodes, True, False
         self._has_read()
         self._changed()

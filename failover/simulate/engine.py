@@ -21,6 +21,7 @@ from failover.simulate.body import Body
 from failover.simulate.checks import Checks
 from failover.simulate.clock import EPOCH
 from failover.simulate.commands import obey
+from failover.simulate.devices import Outlets
 from failover.simulate.faults import Faults
 from failover.simulate.host import Host
 from failover.simulate.idle import Idle
@@ -77,13 +78,14 @@ class Universe:
         self.hosts: dict[str, Host] = {}
         self.bodies: dict[str, Body] = {}
         self.rejected = 0
+        self.outlets = Outlets(self.scene, lambda host: self.hosts[host])
         self._idle = Idle(self.scene, self.hosts) if fast_forward else None
         self._expiry: float | None = None
         for name in cluster.hosts:
             self._add_host(name)
         self.record = Record(self.scene, self.bodies)
         self.checks = Checks(self.scene, self.hosts, self.record)
-        self.faults = Faults(self.scene, self.hosts)
+        self.faults = Faults(self.scene, self.hosts, self.outlets)
         self.scene.line_changed = self._line_changed
         self.scene.world.silent = self._await_expiry
         self.scene.scheduler.after_each = self._after_each
@@ -91,7 +93,7 @@ class Universe:
         self.record.begin()
 
     def _add_host(self, name: str) -> None:
-        host = Host(name, self.scene, lambda other: self.hosts[other].body, self._ear)
+        host = Host(name, self.scene, lambda other: self.hosts[other].body, self._ear, self.outlets)
         self.hosts[name], self.bodies[name] = host, host.body
 
     def _ear(self, name: str) -> Ear | None:

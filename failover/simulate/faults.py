@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from agents.steps import Tree
+from failover.simulate.devices import MOODS, Outlets
 from failover.simulate.host import Host
 from failover.simulate.scene import Scene, Written
 from failover.stories.events import Event
@@ -21,8 +22,8 @@ OFTEN_S = 900.0  # so long a failing check is looked at each second: by then all
 
 
 class Faults:
-    def __init__(self, scene: Scene, hosts: Mapping[str, Host]) -> None:
-        self._scene, self._hosts = scene, hosts
+    def __init__(self, scene: Scene, hosts: Mapping[str, Host], outlets: Outlets) -> None:
+        self._scene, self._hosts, self._outlets = scene, hosts, outlets
         self.play: Mapping[str, Callable[[Event], None]] = {
             "power-off": lambda event: self._host(event).power_off(),
             "power-on": lambda event: self._host(event).power_on(),
@@ -53,6 +54,8 @@ class Faults:
             "check-fails": self._check_fails,
             "write": self._write,
             "by-hand": self._by_hand,
+            **dict.fromkeys(MOODS, self._fence),
+            "fence-takes": self._fence_takes,
             "stop-by-hand": lambda event: self._end(event.vserver, "it was stopped by hand"),
         }
 
@@ -63,6 +66,12 @@ class Faults:
 
     def _host(self, event: Event) -> Host:
         return self._hosts[event.host]
+
+    def _fence(self, event: Event) -> None:
+        self._outlets.moods[event.host] = MOODS[event.word]
+
+    def _fence_takes(self, event: Event) -> None:
+        self._outlets.takes_s[event.host] = event.length_s
 
     # --- shutting down ------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from failover.leader import Leader
 from failover.model import Told
 from failover.simulate.body import Body
 from failover.simulate.clock import Action, Clock
+from failover.simulate.devices import Outlets, SimulatedDevices
 from failover.simulate.line import Wire
 from failover.simulate.machine import SimulatedMachine
 from failover.simulate.memory import MemoryStore
@@ -40,8 +41,15 @@ RESET_S = 10.0  # from a reset until it has power again
 
 
 class Host:
-    def __init__(self, name: str, scene: Scene, peer: Callable[[str], Body], ear: Callable[[str], Ear | None]) -> None:
-        self.name, self._scene, self._peer = name, scene, peer
+    def __init__(
+        self,
+        name: str,
+        scene: Scene,
+        peer: Callable[[str], Body],
+        ear: Callable[[str], Ear | None],
+        outlets: Outlets,
+    ) -> None:
+        self.name, self._scene, self._peer, self._outlets = name, scene, peer, outlets
         self.clock = Clock(scene.scheduler)
         self._random = scene.random(name)
         self.body = Body(name, scene, self.clock, Questions(name, scene, ear, self._random))
@@ -165,7 +173,8 @@ class Host:
         )
         granting = Granting(self.leader_store, self._scene.timing, self.clock.now)
         self.ear = Ear(self.name, self._scene, self.leader, granting, self._random)
-        return Leader(self.leader_store, granting, self.ear.read, clock=self.clock.now)
+        devices = SimulatedDevices(self._outlets, self.leader, lambda: self.body.powered, self._random)
+        return Leader(self.leader_store, granting, self.ear.read, clock=self.clock.now, devices=devices)
 
     def _line(self, process: Process) -> Wire:
         scene, life = self._scene, process.life

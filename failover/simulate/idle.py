@@ -105,7 +105,7 @@ class Idle:
             decided = plan(host.ear.granting.seen(store.view()) if host.ear else store.view())
         except FailoverError:
             return True
-        if decided.changes:
+        if decided.changes or decided.cuts.begin:
             return False
         if decided.again_s is not None:
             found.append(self.scene.now + decided.again_s)

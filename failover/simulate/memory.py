@@ -225,7 +225,7 @@ class MemoryStore(Connection, Store):
 
     def view(self) -> View:
         nodes = self._need() if self._role == "operator" else self._mirror
-        return records.view(nodes, self._world.clock())
+        return replace(records.view(nodes, self._world.clock()), watched_at=self._read_at)
 
     def history(self, limit: int = HISTORY_MAX) -> tuple[Event, ...]:
         self._need()
@@ -332,6 +332,9 @@ class MemoryStore(Connection, Store):
         if (node := nodes.get(f"leases/{host}")) is None:
             return None
         return records.lease(host, node, nodes.get(f"alive/{host}"), nodes.get(f"taken/{host}"))
+
+    def hear(self) -> None:
+        self._read_again(*(path for path in self._need() if path.startswith("leases/")))
 
     def commit(self, change: Change) -> bool:
         self._need_session()

@@ -94,7 +94,8 @@ class Record:
         """An operator who accepts the loss takes it from an owner that lives."""
         lease = decoded(wire.LeaseRecord, self._scene.world.nodes, f"leases/{host}")
         by_grants = lease is not None and lease.granted and host in self._taken_from
-        return f"alive/{host}" in self._scene.world.nodes and not self._vouched(host) and not by_grants
+        off = self._vouched(host) or by_grants or (host in self._bodies and self._bodies[host].known_off)
+        return f"alive/{host}" in self._scene.world.nodes and not off
 
     def _vouched(self, host: str) -> bool:
         intent = decoded(HostIntent, self._scene.world.nodes, f"intent/hosts/{host}")

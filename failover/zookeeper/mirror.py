@@ -3,7 +3,7 @@
 Rule 1: a watch says only that something is different; what it is now is read again, and leaves the next watch.
 Rule 2: a record never goes back in time, in whatever order two threads' answers are put down.
 Rule 3: leases change too often to be watched. A lease is read when its host's session comes or goes, when an operator
-        says something about the host, and all are when a session has gone: who else is silent?
+        says something about the host, and all are when a session has gone (who else is silent?) or the leader asks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from failover.records import DIRECTORIES, FILES, Node, Role
 from failover.zookeeper.client import Client
 
 _UNWATCHED = ("alive", "leases", "taken")  # what is in these: rule 3, and of `alive` only the facts are of interest
+
+
+def _session(node: Node | None) -> int | None:
+    return node.session if node is not None else None
 
 
 class Mirror:
@@ -60,6 +64,13 @@ class Mirror:
             for path, node in read.items():
                 self._put(path, node)
 
+    def read_leases(self) -> None:
+        """All of them; who came or went is told by a watch."""
+        read = self._read((path for path in self.nodes if path.startswith("leases/")), watch=False)
+        with self._lock:
+            for path, node in read.items():
+                self._put(path, node)
+
     def _put(self, path: str, node: Node | None) -> None:
         known = self._nodes.get(path)
         if node is None:
@@ -75,10 +86,15 @@ class Mirror:
                 self._put(path, node)
 
     def _in_doubt(self, read: Mapping[str, Node | None]) -> set[str]:
-        """The leases of hosts that are new; of all while somebody is gone (who may have come and gone again)."""
-        alive = {path.removeprefix("alive/") for path in read if path.startswith("alive/")}
-        known = {path.removeprefix("leases/") for path in self.nodes if path.startswith("leases/")}
-        return known | alive if known - alive else alive - known
+        """The leases of hosts that are new, or here in a new session; of all while somebody is gone (who may have come
+        and gone again)."""
+        nodes = self.nodes
+        now = {path.removeprefix("alive/"): node for path, node in read.items() if path.startswith("alive/")}
+        known = {path.removeprefix("leases/") for path in nodes if path.startswith("leases/")}
+        if known - set(now):
+            return known | set(now)
+        before = {host: _session(nodes.get(f"alive/{host}")) for host in now}
+        return {host for host, node in now.items() if host not in known or before[host] != _session(node)}
 
     def _read_inside(self, directories: Iterable[str], *, watch: bool = True) -> dict[str, Node | None]:
         directories = set(directories)

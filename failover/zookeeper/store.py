@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -84,6 +85,7 @@ class ZooKeeperStore(Store):
         self._over = threading.Event()
         self._connected = self._read = self._closed = False
         self._link = 0  # counts the changes of the link: what was begun under another one is void
+        self._read_at = 0.0  # when the mirror was read whole, by our monotonic clock
         self._ahead_s: float | None = None  # the store's clock, less our monotonic one
         self._taken = 0  # how often this host was taken over from, as read after its lease was claimed
         self._report: bytes | None = None  # the newest, while it is not acknowledged
@@ -231,7 +233,7 @@ class ZooKeeperStore(Store):
             if link != self._link:
                 return
             self._mirror.replace(nodes)
-            self._read, self._trouble = True, None
+            self._read, self._trouble, self._read_at = True, None, time.monotonic()
             self._taken = sum(node.version for node in taken.values() if node is not None)
         self._send_report()
 
@@ -256,7 +258,8 @@ class ZooKeeperStore(Store):
             read = self._mirror.read_all(watch=False)
             return records.view(read, records.clock(read, time.time(), self._timing.session_s))
         nodes = self._read_nodes()
-        return records.view(nodes, self._now(nodes))
+        now = self._now(nodes)
+        return replace(records.view(nodes, now), watched_at=now - (time.monotonic() - self._read_at))
 
     def _read_nodes(self) -> Mapping[str, Node]:
         nodes = self._mirror.nodes
@@ -413,6 +416,10 @@ class ZooKeeperStore(Store):
         if node is None:
             return None
         return records.lease(host, node, nodes.get(f"alive/{host}"), nodes.get(f"taken/{host}"))
+
+    def hear(self) -> None:
+        self._need()
+        self._mirror.read_leases()
 
     def commit(self, change: Change) -> bool:
         """Raises Unreachable when there is no answer: whether it was done is then seen in the next view."""

@@ -1,4 +1,4 @@
-"""Ten stories, each played by the simulator and on real processes: they must end alike.
+"""Eleven stories, each played by the simulator and on real processes: they must end alike.
 
 One ensemble serves all of them; the hosts begin each story anew.
 """
@@ -40,6 +40,7 @@ STORIES = (
     "stall/the-agent-starts-anew",
     "store/a-restart-is-not-noticed",
     "takeover/restart-by-command",
+    "fence/the-ignored-waits-for-the-device",
 )
 
 
