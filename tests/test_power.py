@@ -74,8 +74,7 @@ class Cell:
         self.operator.apply(Cluster("test", frozen_map(HOSTS), frozen_map({"v1": V1})), "")
         self.agents = {host: MemoryStore(self.world, role="agent", host=host) for host in HOSTS}
         self.outlet, self.store = Outlet(), MemoryStore(self.world, role="leader", host="gamma")
-        granting = Granting(self.store, TIMING, lambda: self.now)
-        self.leader = Leader(self.store, granting, lambda host: None, clock=lambda: self.now, devices=self.outlet)
+        self.leader = self.leading(self.outlet)
         assert self.store.lead()
         word = Assignment("v1", "alpha", 1, hosts=ABOVE, owned_at=900.0, because="so")
         assert self.store.commit(Change(assignments=(word,)))
@@ -83,6 +82,10 @@ class Cell:
         self.report("beta", replicas={"v1": Replica(3, 1)})
         self.report("gamma")
         self.leader.turn()
+
+    def leading(self, outlet: Outlet) -> Leader:
+        granting = Granting(self.store, TIMING, lambda: self.now)
+        return Leader(self.store, granting, lambda host: None, clock=lambda: self.now, devices=outlet)
 
     def report(self, host: str, **said: object) -> None:
         self.agents[host].report(Report(host, cluster_version=1, **said))  # type: ignore[arg-type]
@@ -260,7 +263,7 @@ def test_the_next_leader_waits_for_what_the_one_before_began_and_goes_on(cell: C
     cell.store.close()
     cell.store = MemoryStore(cell.world, role="leader", host="gamma")
     cell.outlet = Outlet()
-    cell.leader = Leader(cell.store, clock=lambda: cell.now, devices=cell.outlet)
+    cell.leader = cell.leading(cell.outlet)
     for _ in range(30):
         cell.go(1.0, "alpha")
     assert cell.outlet.begun == []
@@ -276,7 +279,7 @@ def test_the_next_leader_knows_what_was_proved(cell: Cell) -> None:
     assert cell.store.remember(replace(proved, fencings=fencings))
     cell.store.close()
     cell.store = MemoryStore(cell.world, role="leader", host="gamma")
-    cell.leader = Leader(cell.store, clock=lambda: cell.now, devices=Outlet())
+    cell.leader = cell.leading(Outlet())
     cell.go(SILENT_S, "alpha")
     cell.go(0.1, "alpha")
     assert cell.owner == "beta"

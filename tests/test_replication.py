@@ -262,7 +262,10 @@ def test_a_running_vserver_may_remove_files_while_they_are_read(hosts: Hosts) ->
     churn = subprocess.Popen([sys.executable, "-c", CHURN, hosts.a.live / "churn"])
     try:
         for _ in range(3):
-            hosts.ship(final=False)
+            try:
+                hosts.ship(final=False)
+            except Refused as error:  # on a busy machine a file may be another one at each of the attempts
+                assert "the next round tries again" in str(error)
     finally:
         churn.kill()
         churn.wait()

@@ -37,7 +37,7 @@ def test_what_a_host_goes_by_is_the_version_that_it_wrote_last_and_nothing_while
     agent = stores.fresh("agent", "alpha")
     first = agent.footing
     assert first == footing_of(stores, "alpha")
-    agent.renew(agent.renewed_at + 1)
+    agent.renew(agent.renewed_at + 0.001)
     stores.until(lambda: agent.footing != first)
     assert agent.footing == Footing(first.lease + 1, first.taken) == footing_of(stores, "alpha")
     agent.claim_anew()
@@ -118,9 +118,10 @@ def test_several_takeovers_from_one_host_may_rest_on_one_look(stores: Stores) ->
 
 def test_a_lease_that_is_looked_at_is_seen_as_it_is(stores: Stores) -> None:
     leader, agent = leading(stores), stores.fresh("agent", "alpha")
-    agent.renew(agent.renewed_at + 1)
-    agent.renew(agent.renewed_at + 2)
-    stores.until(lambda: agent.footing == footing_of(stores, "alpha"))
+    before, joined_at = agent.footing, agent.renewed_at
+    agent.renew(joined_at + 0.001)
+    agent.renew(joined_at + 0.002)
+    stores.until(lambda: agent.footing == Footing(before.lease + 2, before.taken))
     assert leader.look_at_lease("alpha").version == agent.footing.lease == leader.view().leases["alpha"].version
     assert leader.look_at_lease("gamma") is None
 
