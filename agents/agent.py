@@ -170,8 +170,7 @@ class Agent:
         if self._resting.tries or self._resting.granted:
             self._machine.live()  # what was granted since?
         calm = fresh and self._settled == told and self._refused_since is None and told.leader is not None
-        calm = calm and told.cluster.grants
-        return self._resting.turn(self._machine.granted, calm=calm, now=now)
+        return self._resting.turn(self._machine.granted, wanted=told.cluster.grants, calm=calm, now=now)
 
     def _is_troubled(self, until: float, timing: Timing, now: float) -> bool:
         """Whether answers stay away, of the store or, while the lease rests on grants, of the leader."""

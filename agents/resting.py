@@ -61,13 +61,13 @@ class Resting:
         self._granted_until = max(self._granted_until, granted.until)
         return max(min(session, self._cut) if session > float("-inf") else self._cut, self._granted_until)
 
-    def turn(self, granted: Granted, *, calm: bool, now: float) -> bool:
-        """Decide; whether to go over now: cut the right, have the guard take it, and then `go_over`. `calm`: the guard
-        takes words, the store is fresh, there is a leader."""
+    def turn(self, granted: Granted, *, wanted: bool, calm: bool, now: float) -> bool:
+        """Decide; whether to go over now: cut the right, have the guard take it, and then `go_over`. `wanted`: as
+        cluster.yaml has it; `calm`: the guard takes words, the store is fresh, there is a leader."""
         if self.granted:
-            self._go_back_in_trouble(granted, now)
+            self._go_back_in_trouble(granted, now, wanted=wanted)
             return False
-        if not calm:
+        if not wanted or not calm:
             self._rest_a_while(now)
             return False
         if self._calm_at is None:
@@ -106,7 +106,7 @@ class Resting:
     def _patience_s(self) -> float:
         return min(3 * self._timing.grant_s, self._timing.lease_s / 3)
 
-    def _go_back_in_trouble(self, granted: Granted, now: float) -> None:
+    def _go_back_in_trouble(self, granted: Granted, now: float, *, wanted: bool) -> None:
         rest, footing = self._store.rest, self._store.footing
         if not rest.granted and footing is not None:  # it has been claimed anew
             self._cut = None
@@ -114,7 +114,7 @@ class Resting:
             return
         answered = granted.footing == footing
         over = now > self.until(float("-inf"), granted)
-        if rest.settled and footing is not None and (over or (answered and granted.troubled)):
+        if rest.settled and footing is not None and (over or not wanted or (answered and granted.troubled)):
             if now < self._over_at + STEADY_S:
                 self._calm_s = min(2 * self._calm_s, CALMEST_S)
             else:

@@ -56,8 +56,8 @@ class Granting:
     def resign(self) -> float:
         """Grant nothing more. How long to wait until all that was granted is over, seconds."""
         with self._lock:
-            self._grantor = None
-            return self._timing.grant_s
+            grantor, self._grantor = self._grantor, None
+            return max(0.0, grantor.last_end() - self._clock()) if grantor is not None else 0.0
 
     def pulse(self) -> float:
         """Prove, now and then, that this process leads, as long as somebody asks. Returns the seconds until the next

@@ -104,6 +104,10 @@ class Grantor:
         """The end of all that may have been granted to it."""
         return self._ends.get(host, float("-inf"))
 
+    def last_end(self) -> float:
+        """The same of all hosts."""
+        return max(self._ends.values(), default=float("-inf"))
+
     def over(self, lease: Lease, now: float) -> bool:
         """Whether nothing is granted to the host any more. Then a takeover may be decided upon this record, if that
         says granted; if it does not, only when its session is gone."""
