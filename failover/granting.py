@@ -163,7 +163,7 @@ class Granting:
             now, grantor = self._clock(), self._grantor
             resting = [lease.host for lease in view.leases.values() if lease.granted and grantor]
             ends = [max(grantor.end(host), self._blames_from) - now for host in resting if grantor]
-        return min((left_s for left_s in ends if left_s > 0), default=float("inf"))
+        return min((max(left_s, SHORTEST_S) for left_s in ends if left_s > 0), default=float("inf"))
 
     def give_up(self, change: Change, view: View) -> None:
         """This change is about to be sent."""
