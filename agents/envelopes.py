@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from agents.lease import Asks
-from failover import wire
+from failover import udp, wire
 from failover.errors import FailoverError
 from failover.grants import PORT, Letter
 from failover.seal import Seal
@@ -24,9 +24,8 @@ class Envelopes:
 
     def send(self, asks: Asks, letter: Letter) -> None:
         self._seal = Seal(bytes.fromhex(asks.key))
-        family = socket.AF_INET6 if ":" in asks.leader else socket.AF_INET
         with suppress(OSError):
-            self._of(family).sendto(self._seal.close(wire.encode(letter)), (asks.leader, PORT))
+            self._of(udp.family(asks.leader)).sendto(self._seal.close(wire.encode(letter)), (asks.leader, PORT))
 
     def heard(self) -> Iterator[Letter]:
         """What has come since; it does not wait."""

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from agents.promise import Answer, Message, Question
-from failover import wire
+from failover import udp, wire
 from failover.errors import FailoverError
 from failover.model import Cluster
 from failover.seal import Seal
@@ -164,7 +164,7 @@ class UdpPeers:
         address = self._addresses.get(host)
         if address is None:
             return
-        family = _family(address)
+        family = udp.family(address)
         try:
             ours = self._socket
             if ours is not None and ours.family == family:
@@ -189,7 +189,7 @@ class UdpPeers:
             try:
                 if address is None:
                     raise OSError(f"{self._host} has no address in the cluster")
-                self._socket = _open(address, self._port)
+                self._socket = udp.listening(address, self._port)
                 self._receive(self._socket, address)
             except OSError as error:
                 self._say(f"the other hosts cannot be heard: {error}")
@@ -221,19 +221,3 @@ class UdpPeers:
 
 def _addresses(cluster: Cluster) -> dict[str, str]:
     return {name: host.address for name, host in cluster.hosts.items()}
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _open(address: str, port: int) -> socket.socket:
-    """Also while the address is not there yet: a host may boot slowly."""
-    ours = socket.socket(_family(address), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    try:
-        ours.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_FREEBIND", 15), 1)
-        ours.bind((address, port))
-    except OSError:
-        ours.close()
-        raise
-    return ours

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from failover import wire
+from failover import udp, wire
 from failover.errors import FailoverError
 from failover.granting import Granting
 from failover.grants import PORT, Ask, Letter
@@ -73,7 +73,7 @@ class Hearing:
             try:
                 if address is None:
                     raise OSError("this host has no address in the cluster")
-                with _open(address, self._port) as self._socket:
+                with udp.listening(address, self._port) as self._socket:
                     self._answer_all(self._socket, address)
             except OSError as error:
                 self._say(f"questions cannot be heard: {error}")
@@ -137,16 +137,3 @@ class Hearing:
         if text != self._trouble:
             self._trouble = text
             log.info("%s", text)
-
-
-def _open(address: str, port: int) -> socket.socket:
-    """Also while the address is not there yet: a host may boot slowly."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    ours = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    try:
-        ours.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_FREEBIND", 15), 1)
-        ours.bind((address, port))
-    except OSError:
-        ours.close()
-        raise
-    return ours
