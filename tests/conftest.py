@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ FEATURES: dict[str, Callable[[], bool]] = {
     "fence-agents": lambda: any(FENCE_AGENTS.glob("fence-agents_*.deb")),
     "debian": lambda: shutil.which("mmdebstrap") is not None,
 }
+
+
+def pytest_configure() -> None:
+    """A run that is told to end takes down what it has built: namespaces, mounts, loop devices, processes. What was
+    forked from it ends as ever."""
+    ours = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() == ours:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
