@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -174,6 +175,17 @@ def test_many_start_and_stop_at_once(run: Path) -> None:
         thread.join()
     assert not failed
     wait_until(lambda: not any(leftovers(name) for name in names), "nothing is left")
+
+
+def test_a_cgroup_that_goes_while_it_is_killed_is_nothing_to_kill(tmp_path: Path) -> None:
+    path = cgroup.create(unique()).parent
+    opened = os.open(path / "cgroup.kill", os.O_RDWR)
+    (tmp_path / "cgroup.kill").symlink_to(f"/proc/self/fd/{opened}")
+    cgroup.remove(path.name)
+    try:
+        cgroup.kill(tmp_path)
+    finally:
+        os.close(opened)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", "a\nb", "x" * 64, "spawner.sock"])

@@ -156,8 +156,13 @@ def _remove_once(directory: Path) -> None:
 
 def _write(file: Path, text: str) -> None:
     # never creates a file: a cgroup that has gone must be an error, not a new file somewhere
-    with file.open("r+b", buffering=0) as opened:
-        opened.write(text.encode())
+    try:
+        with file.open("r+b", buffering=0) as opened:
+            opened.write(text.encode())
+    except OSError as error:
+        if error.errno == errno.ENODEV:  # it went between open and write
+            raise FileNotFoundError(errno.ENOENT, "the cgroup has just gone", str(file)) from error
+        raise
 
 
 def _events(path: Path) -> dict[str, bool]:
