@@ -3,7 +3,7 @@
     while it lives:   renew the lease · hear the others · tell the guard · answer and ask the others ·
                       reconcile · begin the steps · report · wait for a change
 
-Rule 1: the lease counts from the sending of the newest renewal that ZooKeeper acknowledged (failover/timing.py).
+Rule 1: the lease counts from the sending of the newest renewal that surely reached ZooKeeper (failover/touches.py).
         What runs is frozen at its end by the guard and by the agent. But nothing is started or thawed on a lease that
         the guard has not taken: the agent may be the next to die.
 Rule 2: when renewals stay unanswered it asks the other hosts for promises (agents/promise.py): with them what runs goes
@@ -18,6 +18,8 @@ Rule 5: when the guard has taken no word for a lease, nothing can be started her
         when the guard takes words again. If it does not take the next real ones, it stays away until its session is
         over.
 Rule 6: it ends without ending its session: a session that ends early would tell the leader that all has stopped here.
+        But first it goes back to its session from grants: the next agent, or the next guard, may need longer than these
+        last.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from agents.talk import Peers, Talk
 from failover import __version__
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import Report, Told
 from failover.store import Store
 from failover.timing import Timing
@@ -47,7 +49,9 @@ log = logging.getLogger("failover.agent")
 SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock, and the turn be taken for ever
 LAST_S = 0.05  # so shortly before the end of the lease, when the guard freezes, nothing is started or thawed any more
 REPORT_AGE_S = 2.0  # ages grow by themselves; a report that differs only in them may be this old
+LEAVE_S = 1.0  # at most, on the way back to its session when it is told to end
 PATIENCE = 2  # leases without a guard that takes words, rule 5
+TROUBLED = 1 / 3  # of a lease: so much is left when the others are asked for promises
 YOUNGER_AGE_S = 0.5  # ... and this, when a sync has made one of them smaller
 
 
@@ -66,7 +70,7 @@ class Machine(Peers, Protocol):
 
     @property
     def granted(self) -> Granted:
-        """What the leader has granted, as the guard has said last."""
+        """What the leader has granted, as the guard has said last; in trouble when it did not answer."""
         ...
 
     def hold(self, until: float, told: Told, promised: Mapping[str, float], footing: Footing | None) -> bool:
@@ -108,11 +112,20 @@ class Agent:
         self._away = self._in_doubt = False  # rule 5; ... and has been away since the guard has taken one
         self._back_at = float("-inf")
         self._held = float("-inf")  # the newest end of the lease that the guard has taken
+        self._leaving = False  # rule 6
 
     @property
     def changes(self) -> bool:
         """Whether it is about to rest on something else."""
         return self._resting.tries or (self._resting.granted and not self._store.rest.settled)
+
+    def leave(self) -> None:
+        """It is told to end: each turn goes on with that, until it `may_end`."""
+        self._leaving = True
+
+    @property
+    def may_end(self) -> bool:
+        return not self._resting.tries and not self._resting.granted
 
     def turn(self) -> float:
         """One round; returns the seconds after which the next is due if nothing changes before."""
@@ -127,12 +140,14 @@ class Agent:
             return timing.renew_s
         self._talk.hear()
         goes_over = self._rest(told, now, fresh=fresh)
+        self._renew(timing, now)  # which may have waited for what has just been given up
         until = self._resting.until(session, self._machine.granted)
         troubled = not fresh or self._is_troubled(until, timing, now)
         promised = self._talk.rights(told, timing, now) if troubled and not self._away else {}
         held = self._hold(told, until, promised, fresh=fresh)
         if goes_over:
             self._resting.go_over(now, held=held)
+            log.info("the lease is about to rest on what the leader grants")
         until = self._resting.until(session, self._machine.granted)
         self._go_away(timing, now)
         seen = self._talk.answer(told, self._machine.observe(told.cluster.vservers), timing)
@@ -141,7 +156,8 @@ class Agent:
         ends = {name: self._end(until, promised.get(name)) for name in told.cluster.vservers}
         if fresh:
             self._begin(reconcile(told, seen, until, now, promised=promised), guarded=now < self._held - LAST_S)
-            self._report(describe(told, seen, now, version=__version__), told, now)
+            report = describe(told, seen, now, version=__version__)
+            self._report(replace(report, on_session=self._resting.because, terms=self._own_terms()), told, now)
         else:
             self._go_on(reconcile(told, seen, float("-inf"), now, promised=ends), promised)
         deadlines = [self._sent_at + timing.renew_s, self._resting.look_at()]
@@ -149,8 +165,13 @@ class Agent:
         deadlines += [next_at(told, seen, now)] if fresh else []
         deadlines += [self._back_at] if self._away else []
         deadlines += [self._talk.ask_at(timing)] if troubled else []
-        deadlines += [] if troubled or self._resting.granted else [until - timing.lease_s / 2]
+        deadlines += [] if troubled or self._resting.granted else [until - TROUBLED * timing.lease_s]
         return max(SHORTEST_S, min([timing.renew_s, *(at - now for at in deadlines if at > now)]))
+
+    def _own_terms(self) -> Timing:
+        """With the session that it has, which may be longer than these terms want it."""
+        session_s = self._store.session_s
+        return self._timing if session_s is None else replace(self._timing, session_s=session_s)
 
     def _terms(self) -> tuple[Timing, float]:
         """The timing of the session that ZooKeeper granted; the end of the lease, in the past when there is none."""
@@ -160,8 +181,9 @@ class Agent:
         return timing, float("-inf") if renewed_at is None else renewed_at + timing.lease_s
 
     def _renew(self, timing: Timing, now: float) -> None:
-        rests = self._resting.tries or self._resting.granted
-        if now >= self._sent_at + timing.renew_s and self._store.connected and not self._away and not rests:
+        """Not in the midst of going over to grants, for the question names the record as it is."""
+        due = now >= self._sent_at + timing.renew_s and self._store.connected and not self._away
+        if due and not self._resting.tries:
             self._store.renew(now)
             self._sent_at = now
 
@@ -170,13 +192,18 @@ class Agent:
         if self._resting.tries or self._resting.granted:
             self._machine.live()  # what was granted since?
         calm = fresh and self._settled == told and self._refused_since is None and told.leader is not None
-        return self._resting.turn(self._machine.granted, wanted=told.cluster.grants, calm=calm, now=now)
+        before = self._resting.because
+        wanted = told.cluster.grants and not self._leaving
+        goes_over = self._resting.turn(self._machine.granted, wanted=wanted, calm=calm, now=now)
+        if self._resting.because not in (before, ""):
+            log.info("the lease rests on the session: %s", self._resting.because)
+        return goes_over
 
     def _is_troubled(self, until: float, timing: Timing, now: float) -> bool:
         """Whether answers stay away, of the store or, while the lease rests on grants, of the leader."""
         if self._resting.granted:
             return self._machine.granted.troubled
-        return now >= until - timing.lease_s / 2
+        return now >= until - TROUBLED * timing.lease_s
 
     def _hold(self, told: Told, until: float, promised: Mapping[str, float], *, fresh: bool) -> bool:
         """Whether the guard has taken the end of the lease."""
@@ -206,7 +233,7 @@ class Agent:
         if since is None or now < since + PATIENCE * timing.lease_s:
             return
         log.error("the guard has taken no word for %.1f s: this host leaves what it owns to others", now - since)
-        self._back_at = now + (2 * timing.session_s if self._in_doubt else 0.0)
+        self._back_at = now + (2 * self._own_terms().session_s if self._in_doubt else 0.0)
         self._away, self._in_doubt, self._refused_since, self._settled = True, True, None, None
         self._store.pause()
 
@@ -299,7 +326,6 @@ def main() -> None:
     from agents.peers import UdpPeers
     from failover.config import load
     from failover.seal import Seal
-    from failover.timing import PROFILES
     from failover.zookeeper import ZooKeeperStore, read_credentials
 
     daemon = Daemon("failover-agent", "run this host's vservers and sync their trees")
@@ -312,15 +338,19 @@ def main() -> None:
         credentials,
         role="agent",
         host=host,
-        timing=PROFILES[cluster.timing],
+        timing=cluster.timing,
         changed=daemon.wake,
         session_file=Path("/run/failover/session.json"),
+        near=cluster.hosts[host].address if host in cluster.hosts else None,
     )
-    bonds = Bonds(RUN, PROFILES[cluster.timing].promise_s)
+    bonds = Bonds(RUN, cluster.timing.promise_s, disk=Path("/var/lib/failover"))
     peers = UdpPeers(host, cluster, credentials, changed=daemon.wake)
     machine = RealMachine(host, daemon.wake, bonds, peers, Seal.of(credentials, "grants", cluster.name))
     attend(daemon.wake)
-    daemon.live(Agent(store, machine, PROFILES[cluster.timing]))
+    agent = Agent(store, machine, cluster.timing)
+    daemon.live(agent)
+    agent.leave()
+    daemon.finish(agent, lambda: agent.may_end, LEAVE_S)
     store.close()
 
 

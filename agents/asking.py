@@ -1,8 +1,8 @@
-"""The guard's questions to the leader: whom it asks, how often, and what the answers are worth (failover/grants.py).
+"""The guard's questions to the leader: whom it asks, how often, what answers are worth (failover/grants/protocol.py).
 
     word with `asks` ──▶ every sixth of a length a question ──▶ leader, port 7182
                          ◀── an answer: what the newest word names may run until …
-                         ──▶ news for the agent: granted for the first time; no answers; answers again
+                         ──▶ news for the agent: granted; at once: for the first time, no answers, answers again
 
 Rule 1: it asks upon one footing. What was granted upon an older one is in the ends of the vservers already; a late
         answer to an older question is none.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agents.lease import NOTHING, Asks, Granted
-from failover.grants import Grantee, Letter
+from failover.grants.protocol import PORT, Grantee, Letter
 
 SOON_S = 0.0005  # a question may be so early: less could be lost in the rounding of a clock
 MISSED = 2.5  # pauses without an answer are trouble: two answers in a row were lost
@@ -46,6 +46,12 @@ class Asking:
             self._since = now
             self._grantee = Grantee(asks.host, asks.footing, asks.timing.grant_s, asks.timing.granted_s)
 
+    def resume(self, asks: Asks, until: float, now: float) -> None:
+        """Go on for the guard before this one, which was granted so much upon this."""
+        self.obey(asks, now)
+        if self._grantee is not None:
+            self._grantee.until = until
+
     def turn(self, now: float) -> None:
         """Ask, when it is time to."""
         if self.asks is None or self._grantee is None or self.wait_s(now) > SOON_S:
@@ -54,9 +60,17 @@ class Asking:
         self._asked_at = now
         self._send(self.asks, Letter(ask=self._grantee.ask(self.number, now)))
 
+    @property
+    def _pause_s(self) -> float:
+        """Between two questions; a leader that goes by other terms may grant less at a time."""
+        assert self.asks is not None
+        timing = self.asks.timing
+        granted_s = (self._grantee.length_s if self._grantee is not None else 0.0) or timing.grant_s
+        return min(granted_s, timing.grant_s) / timing.grant_asks
+
     def wait_s(self, now: float) -> float:
         """Until the next question."""
-        return float("inf") if self.asks is None else self._asked_at + self.asks.timing.ask_grant_s - now
+        return float("inf") if self.asks is None else self._asked_at + self._pause_s - now
 
     def hear(self, letter: Letter) -> None:
         if self._grantee is not None and self.asks is not None and letter.grant and letter.target == self.asks.host:
@@ -66,16 +80,19 @@ class Asking:
         if self._grantee is None or self.asks is None:
             return NOTHING
         silent_s = now - max(self._since, self._grantee.answered_at)
-        troubled = bool(self._grantee.refused) or silent_s > MISSED * self.asks.timing.ask_grant_s
-        return Granted(self.asks.footing, self._grantee.until, troubled)
+        silent = silent_s > MISSED * self._pause_s
+        unheard = f"no answer in time from the leader at {self.asks.leader}, UDP port {PORT}" if silent else ""
+        because = self._grantee.refused or unheard
+        return Granted(self.asks.footing, self._grantee.until, bool(because), because)
 
-    def news(self, now: float) -> Granted | None:
-        """What the agent should know at once; None when it knows."""
+    def news(self, now: float) -> tuple[Granted, bool] | None:
+        """What the agent should know, and whether it should look at once: else it only hears that the guard is well.
+        None when it knows."""
         granted, before = self.granted(now), self._said
         self._said = granted
         same = replace(granted, until=0.0) == replace(before, until=0.0)
         first = granted.until > float("-inf") and before.until == float("-inf")
-        return None if same and not first else granted
+        return (granted, not same or first) if granted != before else None
 
     def skip(self, length_s: float) -> None:
         """As if so much time had passed with questions and answers as they are: for the simulator."""

@@ -1,4 +1,4 @@
-"""Letters of the guard to the leader and back, sealed, in UDP datagrams (failover/seal.py, failover/hearing.py).
+"""Letters of the guard to the leader and back, sealed, in UDP datagrams (failover/seal.py, failover/grants/hearing.py).
 
 A socket for each family of addresses, opened when it is needed. What cannot be sent is lost, and what has not the right
 hash was never there.
@@ -13,7 +13,7 @@ from contextlib import suppress
 from agents.lease import Asks
 from failover import udp, wire
 from failover.errors import FailoverError
-from failover.grants import PORT, Letter
+from failover.grants.protocol import PORT, Letter
 from failover.seal import Seal
 
 

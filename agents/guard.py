@@ -40,7 +40,6 @@ import shlex
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -50,11 +49,12 @@ from agents import fence
 from agents.asking import Asking
 from agents.envelopes import Envelopes
 from agents.isolation import cgroup, record, syscalls
-from agents.lease import AGENT, SOCKET, Asks, Word, answer, decode
+from agents.lease import AGENT, SOCKET, Asks, Word, answer, decode, encode_news
 from agents.overdue import AFTER_S, Overdue
 from agents.supervisor import Supervisor, replace_file
 from agents.watchdog import TIMEOUT_S, Watchdog
 from failover import wire
+from failover.boot import boot_time
 from failover.errors import FailoverError, Refused
 from failover.model import Network
 
@@ -74,10 +74,6 @@ SIGNALS = (
 )
 
 log = logging.getLogger("failover.guard")
-
-
-def boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True)
@@ -287,7 +283,10 @@ class Keeper:
 
     def _save(self, network: Network, ends: Mapping[str, End], leased: Mapping[str, str], asks: Asks | None) -> None:
         state = {"network": asdict(network), "ends": {name: asdict(end) for name, end in ends.items()}}
-        granted = {"leased": dict(leased), "asks": wire.encode(asks).decode() if asks else None}
+        granted: dict[str, object] = {"leased": dict(leased), "asks": wire.encode(asks).decode() if asks else None}
+        until = self._asking.granted(boot_time()).until
+        if asks is not None and asks == self._asking.asks and until > float("-inf"):
+            granted["granted"] = until
         replace_file(self._file, json.dumps(state | granted))
 
     def _load(self) -> None:
@@ -296,6 +295,7 @@ class Keeper:
             ends = {name: End(**end) for name, end in state["ends"].items()}
             leased = {name: mac for name, mac in state.get("leased", {}).items() if name in ends}
             asks = wire.decode(Asks, state["asks"]) if state.get("asks") else None
+            granted = float(state.get("granted", "-inf"))
             self._network = Network(**state["network"])
         except FileNotFoundError:
             return
@@ -305,7 +305,8 @@ class Keeper:
         now = boot_time()  # an end beyond reason is from another boot, and past
         self._ends = {n: e if e.until <= now + LONGEST_S else End(now, e.mac) for n, e in ends.items()}
         self._leased = leased
-        self._asking.obey(asks, now)
+        if asks is not None:
+            self._asking.resume(asks, granted if granted <= now + LONGEST_S else float("-inf"), now)
 
 
 @dataclass(frozen=True)
@@ -370,7 +371,7 @@ def _tell(ours: socket.socket, agent: Path, asking: Asking) -> None:
     """What is new with the grants, to an agent that listens."""
     if (news := asking.news(boot_time())) is not None:
         with suppress(OSError):
-            ours.sendto(answer(news), str(agent))
+            ours.sendto(encode_news(*news), str(agent))
 
 
 def _reply(ours: socket.socket, heard: tuple[bytes, str], keeper: Keeper, asking: Asking) -> None:

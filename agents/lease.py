@@ -8,6 +8,7 @@
     {"alive": true} ──▶                                   the agent does not hang, nothing else
     ◀── {"held": …, "granted": {…}}                       each answer says what the leader has granted by now ...
     ◀── {"granted": {…}}                                  ... as does the guard by itself, at AGENT, when that is news
+    ◀── (the kernel: it has ended)                        what it granted goes on to its end, and not beyond
 
 Rule 1: `until` is CLOCK_BOOTTIME in seconds: the vservers named may run until then.
 Rule 2: a word counts when it is answered. A vserver that the newest word does not name keeps its old end, unless the
@@ -22,25 +23,32 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import select
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from failover import wire
+from failover.boot import boot_time
 from failover.errors import BadInput, FailoverError
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import NAME, Network, frozen_map
 from failover.timing import Timing
 
 SOCKET = Path("/run/failover/guard.sock")
 AGENT = Path("/run/failover/agent.sock")
+NO_ANSWER = "the guard does not answer"
 ANSWER_S = 0.25  # the guard changes the fence before it answers: 1 ms, but the kernel may be busy
 
 _DEVICE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_CREDENTIALS = struct.Struct("3i")  # of the sender of a word: process, user, group
 
 log = logging.getLogger("failover.lease")
 
@@ -58,11 +66,13 @@ class Asks:
 
 @dataclass(frozen=True)
 class Granted:
-    """What the leader has granted upon this footing. `troubled`: the newest answers stayed away, or were refusals."""
+    """What the leader has granted upon this footing. `troubled`: the newest answers stayed away, or were refusals;
+    `because`: which."""
 
     footing: Footing | None = None
     until: float = float("-inf")  # boot time, when all must be frozen
     troubled: bool = False
+    because: str = ""
 
 
 NOTHING = Granted()
@@ -145,6 +155,10 @@ def answer(granted: Granted = NOTHING, refused: str = "") -> bytes:
     return json.dumps(said | {"granted": wire.encode(granted).decode()}).encode()
 
 
+def encode_news(granted: Granted, look: bool) -> bytes:
+    return json.dumps({"granted": wire.encode(granted).decode(), "look": look}).encode()
+
+
 def granted_of(data: bytes) -> Granted:
     """What an answer, or the guard by itself, says of the grants. Raises BadInput."""
     try:
@@ -175,17 +189,62 @@ def _say(data: bytes, path: Path, timeout_s: float) -> Granted | None:
 
 
 def attend(heard: Callable[[], None], path: Path = AGENT) -> None:
-    """Have this called, from a thread of its own, whenever the guard has news. Whatever it is stands in its next answer
-    as well. Without it the agent is only slower."""
+    """Have this called, from a thread of its own, whenever the guard has news, has ended, or was silent for half of
+    what was left of its grants. Whatever it is stands in its next answer as well, or there is none. Without it the
+    agent is only slower."""
 
     def listen() -> None:
         try:
             path.unlink(missing_ok=True)
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as ours:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 ours.bind(str(path))
-                while ours.recv(65536):
-                    heard()
+                _follow(ours, heard)
         except OSError as error:
             log.error("the guard's news cannot be heard: %s", error)
 
     threading.Thread(target=listen, name="news", daemon=True).start()
+
+
+def _follow(ours: socket.socket, heard: Callable[[], None]) -> None:
+    """Of each guard that has said something the end is heard as well: the kernel says who has sent a word."""
+    guard, pidfd, poll = 0, -1, select.poll()
+    poll.register(ours, select.POLLIN)
+    wait_s: float | None = None
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll(None if wait_s is None else 1000 * wait_s)]
+        sender, wait_s, look = 0, None, True
+        if not ready:
+            log.warning("the guard is silent")
+            heard()
+            continue
+        if pidfd in ready:
+            log.warning("the guard has ended")
+            ended = True
+        else:
+            sender, wait_s, look = _news(ours)
+            ended = sender != guard and pidfd >= 0
+        if ended:
+            poll.unregister(pidfd)
+            os.close(pidfd)
+            guard, pidfd = 0, -1
+        if sender != guard:
+            with suppress(OSError):  # it has ended by now, as its silence will say
+                pidfd = os.pidfd_open(sender)
+                poll.register(pidfd, select.POLLIN)
+                guard = sender
+        if ended or look:
+            heard()
+
+
+def _news(ours: socket.socket) -> tuple[int, float | None, bool]:
+    """The process that has sent the next word; for how long it need not send another, seconds; whether to look now."""
+    data, with_it, _, _ = ours.recvmsg(65536, socket.CMSG_SPACE(_CREDENTIALS.size))
+    found = [data for _, kind, data in with_it if kind == socket.SCM_CREDENTIALS]
+    sender = int(_CREDENTIALS.unpack(found[0])[0]) if found else 0
+    try:
+        granted, look = granted_of(data), json.loads(data).get("look") is not False
+    except BadInput:
+        return sender, None, True
+    left_s = granted.until - boot_time()
+    return sender, left_s / 2 if left_s > 0 and not granted.troubled else None, look

@@ -56,11 +56,11 @@ from agents.steps import (
 )
 from agents.supervisor import replace_file
 from failover import wire
+from failover.boot import boot_time
 from failover.errors import FailoverError, Refused
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import Assignment, State, Told, Want, frozen_map
 from failover.seal import Seal
-from failover.timing import PROFILES
 
 log = logging.getLogger("failover.machine")
 
@@ -99,10 +99,11 @@ class RealMachine:
         self._until = float("-inf")
         self._footing: Footing | None = None
         self.granted = NOTHING
+        self._silent = False  # the guard, when it was asked last
         self._told: Told | None = None
 
     def now(self) -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return boot_time()
 
     # --- seeing -------------------------------------------------------------------------------------------------------
 
@@ -369,9 +370,11 @@ class RealMachine:
         held = {name: network.mac_of(name) for name in owned if name not in released}
         later = {name: end for name, end in promised.items() if name in held and end > until}
         where, asks, taken = told.cluster.hosts[told.host].network, self._asks(told, footing), list[bool]()
+        wait_s = self._answer_s(footing) if self._silent else lease.ANSWER_S
         if self.now() < until or asks is not None:
             by_lease = {name: mac for name, mac in held.items() if name not in later}
-            taken.append(self._heard_guard(lease.hold(until, by_lease, where, released=released, asks=asks)))
+            held_by_lease = lease.hold(until, by_lease, where, released=released, asks=asks, timeout_s=wait_s)
+            taken.append(self._heard_guard(held_by_lease))
             self._until, self._footing = (until, footing) if taken[0] else (self._until, self._footing)
         for end in sorted(set(later.values())):
             by_promise = {name: held[name] for name in later if later[name] == end}
@@ -384,10 +387,10 @@ class RealMachine:
         leader = told.cluster.hosts.get(told.leader or "")
         if footing is None or leader is None:
             return None
-        return Asks(told.host, leader.address, footing, self._seal.key.hex(), PROFILES[told.cluster.timing])
+        return Asks(told.host, leader.address, footing, self._seal.key.hex(), told.cluster.timing)
 
     def _heard_guard(self, granted: Granted | None) -> bool:
-        self.granted = granted or self.granted
+        self.granted, self._silent = granted or self.granted, granted is None
         return granted is not None
 
     def _right(self) -> float:
@@ -398,7 +401,16 @@ class RealMachine:
         return max(self._until, self.granted.until if self.granted.footing == self._footing else self._until)
 
     def live(self) -> None:
-        self._heard_guard(lease.alive())
+        """A guard that does not answer, for it has ended or hangs, asks nobody any more."""
+        said = lease.alive(timeout_s=self._answer_s(self._footing))
+        self._silent = said is None
+        self.granted = said or replace(self.granted, troubled=True, because=lease.NO_ANSWER)
+
+    def _answer_s(self, footing: Footing | None) -> float:
+        """One that is silent is not waited for while the rest of a grant goes by."""
+        if footing is None or self._told is None:
+            return lease.ANSWER_S
+        return min(lease.ANSWER_S, self._told.cluster.timing.grant_s / 8)
 
     def takes_words(self, told: Told) -> bool:
         return self._heard_guard(lease.hold(self.now() + PROBED_S, {}, told.cluster.hosts[told.host].network))

@@ -5,7 +5,7 @@
        └───── the lease is claimed anew ◀── answers stay away, or are refusals ◀─────── grants ◀───┘
 
 Rule 1: it goes over only when the guard has a grant in hand, upon the very footing that is written upon.
-Rule 2: the guard has the cut right before the writing is sent (failover/grants.py, rule 4).
+Rule 2: the guard has the cut right before the writing is sent (failover/grants/protocol.py, rule 4).
 Rule 3: it goes back at the first trouble, while the rest of the grant is left. One that goes back and forth stays
         longer on its session each time.
 Pure: it is handed the store and the time.
@@ -14,13 +14,14 @@ Pure: it is handed the store and the time.
 from __future__ import annotations
 
 from agents.lease import Granted
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.store import Store
 from failover.timing import Timing
 
 CALM_S = 2.0  # on the session, at least, before it goes over
 CALMEST_S = 60.0  # at most, after many changes
 STEADY_S = 60.0  # on grants: what was before is forgotten
+NO_GRANT = "nothing was granted in time"
 
 
 class Resting:
@@ -32,6 +33,7 @@ class Resting:
         self._cut: float | None = None  # the end of the right by all but grants, once it goes over
         self._over_at = self._granted_until = float("-inf")
         self._footing: Footing | None = None
+        self.because = ""  # why it is back on its session, or still; empty when nothing has kept it from grants
 
     @property
     def tries(self) -> bool:
@@ -63,11 +65,13 @@ class Resting:
 
     def turn(self, granted: Granted, *, wanted: bool, calm: bool, now: float) -> bool:
         """Decide; whether to go over now: cut the right, have the guard take it, and then `go_over`. `wanted`: as
-        cluster.yaml has it; `calm`: the guard takes words, the store is fresh, there is a leader."""
+        cluster.yaml has it, but not by an agent that is about to end; `calm`: the guard takes words, the store is
+        fresh, there is a leader."""
         if self.granted:
             self._go_back_in_trouble(granted, now, wanted=wanted)
             return False
         if not wanted or not calm:
+            self.because = self.because if wanted else ""
             self._rest_a_while(now)
             return False
         if self._calm_at is None:
@@ -76,12 +80,15 @@ class Resting:
             return False
         if self._tried_at is None:
             self._tried_at = now
-        footing = self._store.footing
-        if footing is not None and granted.footing == footing and not granted.troubled and granted.until > now:
-            self._cut = now + self._timing.granted_s(self._timing.grant_s)
+        footing, right_s = self._store.footing, self._timing.granted_s(self._timing.grant_s)
+        granted_s = granted.until - now if granted.footing == footing and not granted.troubled else 0.0
+        if footing is not None and granted_s > right_s / 2:
+            # never longer than the leader knows of, whose terms may be others
+            self._cut = min(now + right_s, granted.until)
             return True
         if now >= self._tried_at + self._patience_s:
             self._calm_s = min(2 * self._calm_s, CALMEST_S)
+            self.because = granted.because or NO_GRANT
             self._rest_a_while(now)
         return False
 
@@ -89,7 +96,7 @@ class Resting:
         """`held`: the guard has taken the cut right."""
         self._tried_at = None
         if held:
-            self._over_at = now
+            self._over_at, self.because = now, ""
             self._store.rest_on_grants()
         else:
             self._cut = None
@@ -104,7 +111,7 @@ class Resting:
 
     @property
     def _patience_s(self) -> float:
-        return min(3 * self._timing.grant_s, self._timing.lease_s / 3)
+        return min(3 * self._timing.grant_s, self._timing.lease_s / 5)
 
     def _go_back_in_trouble(self, granted: Granted, now: float, *, wanted: bool) -> None:
         rest, footing = self._store.rest, self._store.footing
@@ -119,6 +126,7 @@ class Resting:
                 self._calm_s = min(2 * self._calm_s, CALMEST_S)
             else:
                 self._calm_s = CALM_S
+            self.because = (granted.because or NO_GRANT) if wanted else ""
             self._store.claim_anew()
 
     def _rest_a_while(self, now: float) -> None:

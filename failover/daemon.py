@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -56,13 +57,23 @@ class Daemon:
     def live(self, turner: Turner) -> None:
         """An error in one turn is logged and the next turn is taken: whoever turns keeps nothing worth dying for."""
         while not self._ended:
-            self._changed.clear()
-            try:
-                pause = turner.turn()
-            except Exception:
-                logging.getLogger(self._name).exception("this turn failed; the next one follows")
-                pause = AGAIN_S
-            self._changed.wait(pause)
+            self._changed.wait(self._turn(turner))
+
+    def finish(self, turner: Turner, done: Callable[[], bool], longest_s: float) -> None:
+        """More turns after it was told to end, until this is done."""
+        end = time.monotonic() + longest_s
+        while not done() and time.monotonic() < end:
+            pause = self._turn(turner)
+            if not done():
+                self._changed.wait(max(0.0, min(pause, end - time.monotonic())))
+
+    def _turn(self, turner: Turner) -> float:
+        self._changed.clear()
+        try:
+            return turner.turn()
+        except Exception:
+            logging.getLogger(self._name).exception("this turn failed; the next one follows")
+            return AGAIN_S
 
     def _end(self, *_: object) -> None:
         self._ended = True

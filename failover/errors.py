@@ -39,6 +39,18 @@ class Refused(FailoverError):
     exit_code = 4
 
 
+class Unreadable(Refused):
+    """A record in the store is not what it should be; `where`: its znode."""
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(f"{where} in ZooKeeper {message}", hint="who else writes there?")
+        self.where = where
+
+
+class NotApplied(Refused):
+    """There is no cluster yet."""
+
+
 class Unreachable(FailoverError):
     """ZooKeeper, a host or a program does not answer (in time)."""
 

@@ -1,7 +1,8 @@
 """The leader: stand for election, look at the whole cluster, plan, commit, and say what changed and why.
 
-One such process runs on every host; ZooKeeper lets one lead. It keeps nothing that it could not read again: killed at
-any moment, another goes on, and what was already committed is not done twice because every change is the next epoch.
+One such process runs on every host; ZooKeeper lets one lead, at best where little is owned (failover/plan/standing.py).
+It keeps nothing that it could not read again: killed at any moment, another goes on, and what was already committed is
+not done twice because every change is the next epoch.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from failover.boot import boot_time
 from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
 from failover.fencing import Devices, NoDevices
-from failover.granting import Granting
-from failover.model import Event, Memory, State, View
+from failover.grants.granting import Granting
+from failover.model import Event, Hold, Memory, State, View
 from failover.plan import bereft, declared_lost, fencing, own_report, plan
 from failover.power import Power
+from failover.standby import Standby
 from failover.store import Change, Store
 
 log = logging.getLogger("failover.leader")
@@ -33,15 +36,17 @@ class Leader:
     def __init__(
         self,
         store: Store,
+        host: str,
         granting: Granting,
         read: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         devices: Devices | None = None,
     ) -> None:
         """`read`: have the lease record of this host read before long, and then a turn taken."""
-        self._store, self._granting, self._read, self._clock = store, granting, read, clock
+        self._store, self._host, self._granting, self._read, self._clock = store, host, granting, read, clock
         self._power = Power(store, devices or NoDevices(), clock)
         self._epoch: int | None = None
+        self._standby = Standby(store, host, granting, clock)
         self._shown: dict[str, str] = {}
         self._running: dict[str, tuple[str | None, float]] = {}  # vserver -> where it was last started, and when
         self._lost: frozenset[str] = frozenset()
@@ -59,16 +64,21 @@ class Leader:
 
     def _turn(self) -> float:
         if not self._store.connected:
+            self._standby.lost()
             return AGAIN_S
+        self._standby.found()
+        if self._epoch is None and (wait_s := self._standby.yields_s()) > 0:
+            return wait_s
         epoch = self._store.lead()
         if epoch != self._epoch:
-            log.info("%s", f"leading, epoch {epoch}" if epoch else "not leading any more")
-            self._epoch = epoch
-            self._granting.lead(epoch)
+            self._granting.lead(epoch, *(self._standby.elected() if epoch is not None else ()))
             if epoch is not None:
                 self._remember(self._store.history())
+            log.info("%s", f"leading, epoch {epoch}" if epoch else "not leading any more")
+            self._epoch = epoch
         if epoch is None and self._store.fresh:
             self._power.rest()
+            return self._standby.look()
         if epoch is None or not self._store.fresh:
             return IDLE_S
         before = self._store.view()
@@ -82,7 +92,7 @@ class Leader:
         if decided.memory.fencings != before.memory.fencings and self._store.remember(decided.memory):
             self._power.written(before, decided)  # before anything rests on it
         won = [self._commit(change, view, self._clock() - looked) for change in decided.changes]
-        self._store.hold(decided.holds)
+        self._store.hold((*decided.holds, *self._other_terms(view)))
         if decided.memory != before.memory:
             self._store.remember(decided.memory)
         self._say_holds({hold.subject: "; ".join(filter(None, (hold.because, hold.hint))) for hold in decided.holds})
@@ -96,11 +106,17 @@ class Leader:
             replace(event, at=event.at + after_s, facts={**event.facts, "noticed_at": event.at})
             for event in change.events
         ]
-        self._granting.give_up(change, view)
-        done = self._store.commit(replace(change, events=tuple(timed)))
+        sure = self._granting.give_up(change, view)
+        done = sure and self._store.commit(replace(change, events=tuple(timed)))
         for event in change.events:
             log.info("%s: %s%s", event.vserver, event.text, "" if done else " (overtaken by events)")
         return done
+
+    def _other_terms(self, view: View) -> tuple[Hold, ...]:
+        if view.cluster.timing == self._granting.timing:
+            return ()
+        text = "it was started with another timing than the one that is applied"
+        return (Hold(f"failover-leader on {self._host}", text, "restart it, with the cluster.yaml that was applied"),)
 
     def _say_holds(self, holds: dict[str, str]) -> None:
         for subject, text in holds.items():
@@ -144,14 +160,13 @@ def _loss(view: View, host: str) -> Event:
 def main() -> None:
     from failover.config import load
     from failover.fencing.agents import FenceAgents
-    from failover.hearing import Hearing
+    from failover.grants.hearing import Hearing
     from failover.seal import Seal
-    from failover.timing import PROFILES
-    from failover.zookeeper import ZooKeeperStore, boot_time, read_credentials
+    from failover.zookeeper import ZooKeeperStore, read_credentials
 
     daemon = Daemon("failover-leader", "stand for election and lead the cluster")
     host, cluster = daemon.options.host, load(daemon.options.config)
-    credentials, timing = read_credentials(Path(cluster.zookeeper.credentials)), PROFILES[cluster.timing]
+    credentials, timing = read_credentials(Path(cluster.zookeeper.credentials)), cluster.timing
     store = ZooKeeperStore(
         cluster.name,
         cluster.zookeeper.servers,
@@ -160,11 +175,12 @@ def main() -> None:
         host=host,
         timing=timing,
         changed=daemon.wake,
+        near=cluster.hosts[host].address if host in cluster.hosts else None,
     )
     granting, devices = Granting(store, timing, boot_time), FenceAgents(daemon.wake)
     seal = Seal.of(credentials, "grants", cluster.name)
     hearing = Hearing(granting, seal, partial(_address, store, host), daemon.wake)
-    daemon.live(Leader(store, granting, hearing.read, devices=devices))
+    daemon.live(Leader(store, host, granting, hearing.read, devices=devices))
     devices.give_up()
     time.sleep(granting.resign())  # the next leader may be elected when this session has ended
     hearing.close()

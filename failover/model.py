@@ -21,6 +21,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeVar
 
+from failover.timing import PROFILES, Timing
+
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -192,8 +194,8 @@ class Cluster:
     hosts: Mapping[str, Host]
     vservers: Mapping[str, Vserver]
     zookeeper: ZooKeeper = ZooKeeper()
-    timing: str = "normal"
-    grants: bool = False  # in quiet times leases rest on the grants of the leader (failover/grants.py)
+    timing: Timing = PROFILES["normal"]
+    grants: bool = True  # in quiet times leases rest on the grants of the leader (failover/grants)
 
 
 # --- what the operator wishes -----------------------------------------------------------------------------------------
@@ -435,6 +437,8 @@ class Report:
     capacity: Capacity = Capacity()  # as measured
     promised: Mapping[str, Promised] | None = None  # per vserver; None: an older failover wrote it
     cluster_version: int | None = None  # of the `cluster` that it goes by; None: an older failover wrote it
+    terms: Timing | None = None  # by which it goes, with the session that it has; None: an older failover wrote it
+    on_session: str = ""  # why its lease rests on its session, where grants are wanted; empty when it does not
     at: float = 0.0
     version: str = ""
     store_at: float = 0.0  # filled in by the store when read
@@ -457,7 +461,7 @@ class Lease:
     version: int
     store_at: float  # the last renewal, on the store's clock
     since_at: float = 0.0  # while alive: when its session began, on the store's clock
-    granted: bool = False  # it rests on the grants of the leader, and not on its session (failover/grants.py)
+    granted: bool = False  # it rests on the grants of the leader, and not on its session (failover/grants/protocol.py)
     taken: int = 0  # how often it was taken over from
 
 

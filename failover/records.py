@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from failover import wire
-from failover.errors import Refused
+from failover.errors import NotApplied
 from failover.model import (
     Assignment,
     Cluster,
@@ -133,7 +133,7 @@ def cluster(nodes: Mapping[str, Node]) -> Cluster:
 def applied(nodes: Mapping[str, Node]) -> wire.Applied:
     record = nodes.get("cluster")
     if record is None or not record.data:
-        raise Refused("no cluster.yaml has been applied yet", hint="failover apply cluster.yaml")
+        raise NotApplied("no cluster.yaml has been applied yet", hint="failover apply cluster.yaml")
     return _decoded(wire.Applied, record.data, "cluster")
 
 

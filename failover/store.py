@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import (
     Assignment,
     Cluster,
@@ -65,7 +65,7 @@ class Change:
 @dataclass(frozen=True)
 class Rest:
     """What a host's lease rests on: the grants of the leader, or its session. Not `settled`: it is being written, so it
-    may be either, and its right is the shorter one (failover/grants.py)."""
+    may be either, and its right is the shorter one (failover/grants/protocol.py)."""
 
     granted: bool = False
     settled: bool = True
@@ -118,7 +118,8 @@ class Store(Protocol):
     def told(self) -> Told: ...
 
     def renew(self, now: float) -> None:
-        """Begin to write the lease record; `now` is the boot time at which it is sent. Does not wait."""
+        """Begin to write the lease record, or only to ask something while the lease rests on grants; `now` is the boot
+        time at which it is sent. Does not wait."""
         ...
 
     def rest_on_grants(self) -> None:
@@ -149,8 +150,8 @@ class Store(Protocol):
 
     @property
     def renewed_at(self) -> float | None:
-        """The sending time of the newest acknowledged renewal in the present session; None: there was none in it, or
-        the lease rests on grants."""
+        """When ZooKeeper surely knew last that the present session lives, boot time (failover/touches.py); None: it is
+        not known, or the lease rests on grants."""
         ...
 
     def report(self, report: Report) -> None:
@@ -159,9 +160,25 @@ class Store(Protocol):
 
     # the leader
     @property
+    def leader(self) -> str | None:
+        """Whose process leads; None: nobody's, or the mirror has not been read."""
+        ...
+
+    @property
+    def epoch(self) -> int | None:
+        """Under which this process leads; None: it does not."""
+        ...
+
+    @property
     def leads_until(self) -> float | None:
-        """Until when nobody else can lead, boot time: one lease after the sending of the newest write of this leader
-        that was acknowledged in its session. None: it does not lead."""
+        """Until when nobody else can lead, boot time: one lease after ZooKeeper is known to have heard of the leader's
+        session. None: it does not lead, or nothing is known yet."""
+        ...
+
+    @property
+    def proved_at(self) -> float | None:
+        """The sending of the newest write of this leader that was acknowledged since its election, boot time. None: it
+        does not lead, or has not written."""
         ...
 
     def pulse(self, now: float) -> None:

@@ -7,9 +7,12 @@
 Rule 1: what keeps a vserver from running twice is proved (failover/timing.py, docs/safety.md): when all is frozen at
         the latest, and when a session can end at the earliest. How soon the rest has happened is not: those figures
         are measured, or follow from ZooKeeper's ticks while it is well, and are marked by `~`.
-Rule 2: all was well until the cut, so the last renewal was sent no more than one pause before it.
-Rule 3: a right that rests on something else than the session, as on grants, is one more `Right` in `rights`: it differs
-        in when what runs is frozen, and in when it may be given away.
+Rule 2: all was well until the cut, so the last renewal was sent no more than one pause before it; the last that counts
+        (failover/touches.py) two ticks to two pauses, if those are longer than that.
+Rule 3: a right that rests on something else than the session is one more `Right` in `rights`: it differs in when what
+        runs is frozen, and in when it may be given away.
+Rule 4: grants end with the leader that granted them. It grants to its own host until its own lease ends, cables or not;
+        all others have gone back to their sessions long before another one is elected (failover/grants/granting.py).
 """
 
 from __future__ import annotations
@@ -23,11 +26,21 @@ from failover.timing import Timing
 SYNC_LIMIT_TICKS = 5  # as `failover init` writes it (failover/ensemble.py)
 ELECTED_S = 0.5  # measured with ZooKeeper 3.8: from when its leader is missed until writes are served again
 LEADS_S = 0.1  # typical: until another process of ours leads and has read everything, some round trips
+READ_S = 0.05  # typical: until the leader has read a lease record once more, and looked again
 GIVEN_S = 0.1  # typical: the transaction that gives a vserver away, 5 to 80 ms, and the word on its way to the host
 
 WIDTH = 80
+# of the leader, as failover/grants/granting.py has them; of the host that asks, as agents/asking.py does
+PATIENCE = 4  # such a part of a session is the time that hosts have to return to theirs
+ELECTED = 0.5  # grants: the time to return after an election
+ALMOST = 1 / 3  # of a grant: what is left of the leader's lease when it grants nothing more
+PING = 3  # such a part of a session is between two signs of life of a host that renews nothing
+MISSED = 2.5  # pauses without an answer: the host goes back to its session
+
 _FROZEN = "what ran there stands still, and no frame of it leaves"
-_LEADS = "another host leads: the leader's session is over, too"
+_LEADS = "another host leads: the session of the leader is over"
+_OVER = "its last grant is over, by the leader's clock, too"
+_RETURNED = "all others had time to come back: its grants are over"
 
 
 @dataclass(frozen=True)
@@ -65,28 +78,79 @@ class Failure:
 @dataclass(frozen=True)
 class Right:
     """What a host's right to run something rests on. `frozen`: all that ran there stands still; `over`: it may be given
-    to others. `anew`: seconds from a new leader of ZooKeeper until `over`, at the least and at the most, where its loss
-    makes the right count anew."""
+    to others. In `Span`s: from then on it counts anew, or it is known only then, where that is so."""
 
     name: str
     frozen: Moment
     over: Moment
-    anew: tuple[float, float] | None = None
+    leading: Moment  # as `frozen`, of the host that leads
+    anew: Span | None = None  # from a new leader of ZooKeeper
+    led_anew: Span | None = None  # from a new leader of ours
+
+
+@dataclass(frozen=True)
+class Span:
+    """What takes so many seconds, at the least and at the most."""
+
+    what: str
+    least_s: float
+    most_s: float
+
+    def after(self, moment: Moment) -> Moment:
+        return moment.later(self.what, self.least_s, self.most_s)
 
 
 def rights(timing: Timing) -> tuple[Right, ...]:
-    return (_session(timing),)
+    """The usual one, and what hosts fall back upon."""
+    return _grants(timing), _session(timing)
 
 
 def _session(timing: Timing) -> Right:
-    frozen_s = (timing.lease_s + timing.freeze_s) / (1 - timing.drift)
-    least_s, most_s = timing.session_s - timing.tick_s, timing.session_s + 2 * timing.tick_s
+    frozen_s = (timing.lease_s + timing.freeze_s) / (1 - timing.drift) - timing.kept_s
+    least_s, most_s = timing.session_s, timing.session_s + 2 * timing.tick_s
+    told_s = timing.told_s(timing.renew_s)
+    frozen = Moment(_FROZEN, Figure(timing.lease_s - told_s), Figure(frozen_s))
+    over = Moment("ZooKeeper ends its session", Figure(least_s - told_s), Figure(most_s, proved=False))
     return Right(
-        "the ZooKeeper session",
-        Moment(_FROZEN, Figure(timing.lease_s - timing.renew_s), Figure(frozen_s)),
-        Moment("ZooKeeper ends its session", Figure(least_s - timing.renew_s), Figure(most_s, proved=False)),
-        (least_s, most_s),
+        "on ZooKeeper sessions, until all is quiet",
+        frozen,
+        over,
+        frozen,
+        Span("ZooKeeper ends its session, which has counted anew", least_s, most_s),
     )
+
+
+def _grants(timing: Timing) -> Right:
+    """The last question was sent no more than one pause before the cut."""
+    right_s, length_s = timing.granted_s(timing.grant_s), timing.grant_s
+    frozen_s = (right_s + timing.grant_freeze_s) / (1 - timing.drift)
+    return_s = timing.session_s / PATIENCE
+    return Right(
+        "on grants of the leader, as in quiet times",
+        Moment(_FROZEN, Figure(right_s - timing.ask_grant_s), Figure(frozen_s)),
+        Moment(_OVER, Figure(length_s - timing.ask_grant_s), Figure(length_s + READ_S, proved=False)),
+        _leading(timing),
+        Span(_RETURNED, return_s, return_s + 2 * timing.prove_s + READ_S),
+        Span(_RETURNED, ELECTED * length_s, length_s + READ_S),  # a whole one where nothing was known of it before
+    )
+
+
+def _leading(timing: Timing) -> Moment:
+    """Of the host that leads, which grants to itself until its own lease is over, or almost. The last proof that it
+    leads was sent no more than one pause before the cut."""
+    lease_s, told_s = timing.leads_s(timing.leader_session_s), timing.told_s(timing.prove_s)
+    longest_s = ALMOST * timing.grant_s + timing.ask_grant_s  # of the last grant to itself
+    lost_s = longest_s * timing.drift + timing.grant_freeze_s + timing.grant_margin_s
+    return Moment(_FROZEN, Figure(lease_s - told_s - lost_s), Figure(lease_s / (1 - timing.drift) - timing.kept_s))
+
+
+def _leadership(timing: Timing, *, proves: bool) -> tuple[Moment, Span]:
+    """When the session of the leader's process ends, after a cut and after an election. It writes proofs that it leads
+    while others ask; else it pings."""
+    least_s, most_s = timing.leader_session_s, timing.leader_session_s + 2 * timing.tick_s
+    told_s = timing.told_s(timing.prove_s if proves else timing.leader_session_s / PING)
+    over = Moment("", Figure(least_s - told_s, proved=False), Figure(most_s, proved=False))
+    return over, Span("", least_s, most_s)
 
 
 def failures(timing: Timing, right: Right) -> tuple[Failure, ...]:
@@ -96,15 +160,24 @@ def failures(timing: Timing, right: Right) -> tuple[Failure, ...]:
 
 def _losses(timing: Timing, right: Right) -> Iterator[Failure]:
     """Whoever leads has a session of its own, whatever the right of a host rests on."""
-    frozen, over, led = right.frozen, right.over, _session(timing)
+    frozen, leading, over = right.frozen, right.leading, right.over
+    led, led_anew = _leadership(timing, proves=right.led_anew is not None)
     yield Failure("a host is lost: all its cables; or its power, and all stops at once", (frozen, over, _given(over)))
-    leads = _soon(_LEADS, LEADS_S, led.over)
-    yield Failure("the host that leads is lost", (frozen, over, leads, _given(over, leads)))
+    leads = _soon(_LEADS, LEADS_S, led)
+    yield Failure("the host that leads is lost", (leading, *_by_another(right, over, leads)))
     elected = _elected(timing)
-    over, over_there = _anew(right, elected), _anew(led, elected)
+    over = _anew(right, elected)
     yield Failure("the host of ZooKeeper's own leader is lost", (frozen, elected, over, _given(elected, over)))
-    leads = _soon(_LEADS, LEADS_S, over_there)
-    yield Failure("a host is lost that is all of these", (frozen, elected, over, leads, _given(over, leads)))
+    leads = _soon(_LEADS, LEADS_S, led_anew.after(elected))
+    yield Failure("a host is lost that is all of these", (leading, elected, *_by_another(right, over, leads)))
+
+
+def _by_another(right: Right, over: Moment, leads: Moment) -> tuple[Moment, ...]:
+    """What follows where the leader is lost as well."""
+    if right.led_anew is None:
+        return (*sorted((over, leads), key=lambda moment: moment.latest.s), _given(over, leads))
+    sure = right.led_anew.after(leads)
+    return (leads, sure, _given(sure))
 
 
 def _soon(what: str, within_s: float, *after: Moment) -> Moment:
@@ -119,9 +192,7 @@ def _given(*after: Moment) -> Moment:
 
 
 def _anew(right: Right, elected: Moment) -> Moment:
-    return (
-        right.over if right.anew is None else elected.later(f"{right.over.what}, which has counted anew", *right.anew)
-    )
+    return right.over if right.anew is None else right.anew.after(elected)
 
 
 def _elected(timing: Timing) -> Moment:
@@ -132,11 +203,17 @@ def _elected(timing: Timing) -> Moment:
 
 
 def _without_zookeeper(timing: Timing, right: Right) -> Failure:
-    """From the word on nobody renews a promise; the last may be as old as the pause between two questions."""
-    told = _soon("other hosts are given it, and wait for their promises", GIVEN_S, right.over)
+    """Its session ends first, whatever its right rests on: who has none is granted nothing more. From the word on
+    nobody renews a promise; the last may be as old as the pause between two questions."""
+    ended = _session(timing).over
+    granted: tuple[Moment, ...] = ()
+    if right.led_anew is not None:
+        granted = (ended.later("the last grant to it is over", 0.0, timing.grant_s),)
+    told = _soon("other hosts are given it, and wait for their promises", GIVEN_S, *(granted or (ended,)))
     right_s, bond_s = timing.promised_s(timing.promise_s), timing.promise_s
     moments = (
-        right.over,
+        ended,
+        *granted,
         told,
         told.later(_FROZEN, right_s - timing.ask_s, right_s / (1 - timing.drift)),
         told.later("the promises are over, and they start it", bond_s - timing.ask_s, bond_s),
@@ -148,30 +225,45 @@ def _without_zookeeper(timing: Timing, right: Right) -> Failure:
 
 
 def table(timing: Timing) -> str:
-    lines = []
-    for right in rights(timing):
-        lines.append(f"{f'after the cut, with leases on {right.name}:':<60}{'earliest':>10}{'latest':>10}")
-        for failure in failures(timing, right):
-            lines.append(f"  {failure.of}")
-            lines += [f"    {m.what:<56}{m.earliest!s:>10}{m.latest!s:>10}" for m in failure.moments]
-        lines += textwrap.wrap(_others(timing, right), WIDTH)
-    return "\n".join([*lines, *textwrap.wrap(_LEGEND, WIDTH)])
+    usual, then = rights(timing)
+    lines = [_heading(usual)]
+    for failure in failures(timing, usual):
+        lines.append(f"  {failure.of}")
+        lines += [f"    {_line(moment.what, moment, 56)}" for moment in failure.moments]
+    lines += [*textwrap.wrap(_others(timing, usual), WIDTH), _heading(then)]
+    for failure in failures(timing, then):
+        lines.append(f"  {_line(failure.of.partition(':')[0] + ': given away', failure.moments[-1], 58)}")
+    return "\n".join([*lines, *textwrap.wrap(_others(timing, then), WIDTH), *textwrap.wrap(_LEGEND, WIDTH)])
+
+
+def _heading(right: Right) -> str:
+    return f"{f'after the cut, {right.name}:':<60}{'earliest':>10}{'latest':>10}"
+
+
+def _line(what: str, moment: Moment, width: int) -> str:
+    return f"{what:<{width}}{moment.earliest!s:>10}{moment.latest!s:>10}"
 
 
 def _others(timing: Timing, right: Right) -> str:
-    """Whether what runs on the other hosts goes on while ZooKeeper elects."""
-    away, left = _elected(timing).latest, right.frozen.earliest
+    """Whether what runs on the other hosts goes on while ZooKeeper elects, or while nobody leads."""
+    away, left = _elected(timing).latest, right.leading.earliest
+    last, what = ("other leases", "each") if right.led_anew is None else ("grants", "the leader's own lease")
     if left.s > away.s:
-        return f"While ZooKeeper elects, {away}, all other leases last: at least {left} of each are left."
-    return (
-        f"While ZooKeeper elects, {away}, other leases may end, too, for only {left} of one may be left: what runs "
-        "there goes on by promises, or stands still for a moment."
-    )
+        text = f"While ZooKeeper elects, {away}, all {last} last: at least {left} of {what} are left."
+    else:
+        text = (
+            f"While ZooKeeper elects, {away}, {last} may end, too, for only {left} of {what} may be left: what runs "
+            "there goes on by promises, or stands still for a moment."
+        )
+    if right.led_anew is None:
+        return text
+    rest = Figure(timing.granted_s(timing.grant_s) - MISSED * timing.ask_grant_s)
+    return f"{text} When the leader is lost all others go back to their sessions, with {rest} of their grants left."
 
 
 _LEGEND = (
     "`~` is measured or typical, for hosts and a ZooKeeper that are well, with the zoo.cfg of `failover init`; all "
-    "else is proved, if all was well until the cut. The stand-still and the end of the session both count from the "
-    "last renewal before it: for one host they never come in the other order. After the last line of each a vserver "
-    "takes as long as its own start."
+    "else is proved, if all was well until the cut. When what a host ran stands still, and when it is given away, both "
+    "count from the last renewal or question before it: for one host they never come in the other order. After the "
+    "last line of each a vserver takes as long as its own start."
 )

@@ -17,10 +17,11 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from failover.errors import Refused
+from failover.errors import Refused, Unreadable
 from failover.model import Cluster, Hold, frozen_map
+from failover.timing import PROFILES, Timing
 
-FORMAT = 2  # since a word names the hosts that may run it (`hosts`, `known_hosts`): an older leader would drop them
+FORMAT = 3  # since a cluster's `timing` is its terms; an older failover would look for a profile of that name
 
 _R = TypeVar("_R")
 
@@ -66,7 +67,7 @@ def decode(kind: type[_R], data: bytes, *, where: str = "") -> _R:
         plain = json.loads(data)
         written = plain["format"]
     except (ValueError, TypeError, KeyError) as error:
-        raise Refused(f"{what} in ZooKeeper is not a record of failover", hint="who else writes there?") from error
+        raise Unreadable(what, "is not a record of failover") from error
     if not isinstance(written, int) or written > FORMAT:
         raise Refused(
             f"{what} was written by a newer failover (format {written}, this one reads {FORMAT})",
@@ -75,7 +76,7 @@ def decode(kind: type[_R], data: bytes, *, where: str = "") -> _R:
     try:
         record: _R = _record(kind, plain)
     except (ValueError, TypeError, KeyError) as error:
-        raise Refused(f"{what} in ZooKeeper cannot be understood ({error})", hint="who else writes there?") from error
+        raise Unreadable(what, f"cannot be understood ({error})") from error
     return record
 
 
@@ -126,11 +127,23 @@ def _typed(kind: Any, plain: Any) -> Any:
         return tuple(_typed(argument, entry) for argument, entry in zip(arguments, plain, strict=True))
     if origin is not None and issubclass(origin, Mapping):
         return frozen_map({_typed(arguments[0], key): _typed(arguments[1], entry) for key, entry in plain.items()})
+    if kind is Timing:
+        return _timing(plain)
     if dataclasses.is_dataclass(kind):
         return _record(kind, plain)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(plain)
     return _scalar(kind, plain)
+
+
+def _timing(plain: Any) -> Timing:
+    """Of others: not checked as those of cluster.yaml are, but such that one can reckon with them."""
+    if isinstance(plain, str) and plain in PROFILES:
+        return PROFILES[plain]  # as formats before 3 have it
+    timing: Timing = _record(Timing, plain)
+    if not timing.sane:
+        raise ValueError("terms that are none")
+    return timing
 
 
 def _one_of(kinds: tuple[Any, ...], plain: Any) -> Any:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +15,11 @@ from pathlib import Path
 from agents import lease, network
 from agents.isolation import cgroup
 from agents.lease import Asks, Granted
+from failover.boot import boot_time
 from failover.model import Network
 from tests.wires import Wires, eventually, inside
 
 DEVICE, BRIDGE = Network(device="eth0"), Network(bridge="br0")
-
-
-def boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Vserver:

@@ -20,6 +20,7 @@ from agents.command import run
 from agents.isolation import cgroup
 from agents.isolation import vserver as isolation
 from agents.isolation.vserver import Settings
+from agents.lease import Granted
 from agents.machine import LEAVING, VSERVERS, RealMachine
 from agents.replication.channel import Channel
 from agents.replication.record import Place, Record
@@ -63,6 +64,14 @@ class Machines:
         now = self.machine[host].now()
         ends = {name: now + promised_s} if promised_s else {}
         return bool(self.machine[host].hold(now + lease_s, told, ends))
+
+    def in_trouble(self) -> bool:
+        """Whether the grants of alpha are, as it knows once it has spoken with its guard."""
+        self.machine["alpha"].live()
+        return self.granted().troubled
+
+    def granted(self) -> Granted:
+        raise NotImplementedError
 
     def see(self, host: str = "alpha") -> SeenVserver:
         return self.look(host).vservers[self.vserver.name]
@@ -160,6 +169,10 @@ class Machines:
 
     def guard_hanging(self) -> Any:
         """Within it that of alpha is."""
+        raise NotImplementedError
+
+    def guard_ended(self) -> Any:
+        """Within it that of alpha is, and no other one follows."""
         raise NotImplementedError
 
     def guard_killing(self, after_s: float) -> Any:
@@ -301,6 +314,17 @@ class InSimulation(Machines):
         guard.hung = False
         guard.go_on()
 
+    def granted(self) -> Granted:
+        granted: Granted = self.machine["alpha"].granted
+        return granted
+
+    @contextmanager
+    def guard_ended(self) -> Iterator[None]:
+        guard = self._bodies["alpha"].guard
+        guard.stop()
+        yield
+        guard.begin()
+
     @contextmanager
     def guard_killing(self, after_s: float) -> Iterator[None]:
         guard = self._bodies["alpha"].guard
@@ -421,6 +445,18 @@ class OnRealHosts(Machines):
 
     def guard_hanging(self) -> Any:
         return _stopped(self._hosts["alpha"].guard.pid)
+
+    def granted(self) -> Granted:
+        granted: Granted = self._made["alpha"].granted
+        return granted
+
+    @contextmanager
+    def guard_ended(self) -> Iterator[None]:
+        self._on("alpha", self._hosts["alpha"].end_guard)
+        try:
+            yield
+        finally:
+            self._on("alpha", self._hosts["alpha"].start_guard)
 
     @contextmanager
     def guard_killing(self, after_s: float) -> Iterator[None]:

@@ -78,8 +78,8 @@ class RealHost:
         for hierarchy, own in zip(_unified_first(), (self._cgroups.unified, *self._cgroups.others), strict=True):
             syscalls.mount(str(own), hierarchy, None, syscalls.MS_BIND)
         self.spawner = self._stack.enter_context(trees.spawner(record.RUN))
-        self._start_guard()
-        self._stack.callback(self._end_guard)
+        self.start_guard()
+        self._stack.callback(self.end_guard)
         cluster = Cluster(CLUSTER, {self.name: Host(self.name, self.address)}, {})
         self.peers = UdpPeers(self.name, cluster, "user:secret", lambda: self._changed())
         self._stack.callback(self.peers.close)
@@ -87,14 +87,14 @@ class RealHost:
 
     def new_guard(self, *arguments: str) -> None:
         """Another one takes the place of the one that is at work."""
-        self(self._end_guard)
-        self(lambda: self._start_guard(*arguments))
+        self(self.end_guard)
+        self(lambda: self.start_guard(*arguments))
 
-    def _start_guard(self, *arguments: str) -> None:
+    def start_guard(self, *arguments: str) -> None:
         argv = [sys.executable, "-m", "agents.guard", "--directory", str(RUN), *arguments]
         self.guard = subprocess.Popen(argv)
 
-    def _end_guard(self) -> None:
+    def end_guard(self) -> None:
         self.guard.send_signal(signal.SIGUSR1)
         self.guard.wait()
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import Assignment, Cluster, Host, Lease, Vserver, frozen_map
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Store

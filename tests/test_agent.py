@@ -11,10 +11,10 @@ from agents.agent import PATIENCE, Agent
 from agents.lease import NOTHING, Granted
 from agents.promise import Answer, Message, Question
 from agents.steps import Bond, Seen, SeenVserver, Step
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import Told, View, Want
 from failover.simulate.memory import MemoryStore, World
-from failover.store import Change
+from failover.store import Change, Rest
 from failover.timing import PROFILES
 from tests.seen import CRASHED, NEVER, RESTS, RUNS, failures, shipped
 from tests.views import NOW, V1, cluster, owned
@@ -165,6 +165,44 @@ def test_nothing_is_started_without_the_guard() -> None:
     assert "start" not in machine.begun
 
 
+class Granting(Clockwork):
+    """Whatever is asked upon is granted."""
+
+    footing: Footing | None = None
+    until = float("-inf")
+
+    @property
+    def granted(self) -> Granted:
+        return NOTHING if self.footing is None else Granted(self.footing, self.time + TIMING.grant_s)
+
+    def hold(self, until: float, told: Told, promised: Mapping[str, float], footing: Footing | None) -> bool:
+        self.footing, self.until = footing, until
+        return self.guarded
+
+
+def test_told_to_end_it_first_goes_back_to_its_session_from_grants() -> None:
+    machine = Granting(RUNS, guarded=True)
+    agent = agent_of(machine)
+    turns(agent, machine, 5.0)
+    assert agent._store.rest == Rest(granted=True) and not agent.may_end
+    agent.leave()
+    agent.turn()
+    agent.turn()
+    assert agent.may_end and agent._store.rest == Rest()
+    assert machine.footing is None, "nobody is asked any more"
+    left_s = machine.until - machine.time
+    assert TIMING.lease_s - TIMING.told_s(TIMING.renew_s) < left_s <= TIMING.lease_s, "and the guard knows it"
+    turns(agent, machine, 5.0)
+    assert agent.may_end, "it stays there"
+
+
+def test_on_its_session_it_may_end_at_once() -> None:
+    machine = Clockwork(RUNS, guarded=True)
+    agent = agent_of(machine)
+    agent.turn()
+    assert agent.may_end
+
+
 def renewals(agent: Agent) -> int:
     return agent._store._world.nodes["leases/alpha"].version  # type: ignore[attr-defined, no-any-return]
 
@@ -172,6 +210,7 @@ def renewals(agent: Agent) -> int:
 def turns(agent: Agent, machine: Clockwork, length_s: float) -> None:
     for _ in range(round(length_s / 0.1)):
         machine.time += 0.1
+        agent._store._world.expire()  # type: ignore[attr-defined]
         agent.turn()
 
 

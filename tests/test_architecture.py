@@ -19,7 +19,8 @@ FUNCTION_LINES = 60
 
 PURE = {
     "failover.model", "failover.errors", "failover.timing", "failover.plan", "failover.wire", "failover.store",
-    "failover.grants", "failover.records", "failover.timeline", "failover.writes", "failover.orders",
+    "failover.grants.protocol", "failover.records", "failover.timeline", "failover.touches", "failover.writes",
+    "failover.orders",
     "agents.steps", "agents.reconcile", "agents.promise",
 }  # fmt: skip
 PURE_STDLIB = {

@@ -8,7 +8,7 @@ import pytest
 
 from agents.asking import MISSED, Asking
 from agents.lease import NOTHING, Asks, Granted
-from failover.grants import Ask, Footing, Grant, Letter
+from failover.grants.protocol import Ask, Footing, Grant, Letter
 from failover.timing import PROFILES
 
 TIMING = PROFILES["normal"]
@@ -96,7 +96,7 @@ def test_it_is_trouble_when_answers_stay_away_or_are_refusals_and_over_with_the_
     assert leader.asking.granted(10.4 + (MISSED + 0.1) * PAUSE_S).troubled
 
 
-def test_news_is_the_first_grant_and_trouble_and_its_end() -> None:
+def test_every_grant_is_news_and_to_be_looked_at_are_the_first_and_trouble_and_its_end() -> None:
     leader, told = Leader(), []
     leader.asking.obey(ASKS, 10.0)
     for now, answered in ((10.0, True), (10.1, True), (10.2, False), (10.3, False), (10.4, False), (10.5, True)):
@@ -104,5 +104,17 @@ def test_news_is_the_first_grant_and_trouble_and_its_end() -> None:
         if answered:
             leader.answer()
         if (news := leader.asking.news(now)) is not None:
-            told.append((now, news.troubled))
-    assert told == [(10.0, False), (10.4, True), (10.5, False)]
+            told.append((now, news[0].troubled, news[1]))
+    assert told == [(10.0, False, True), (10.1, False, False), (10.4, True, True), (10.5, False, True)]
+
+
+def test_it_asks_as_often_as_it_must_when_the_leader_grants_less_than_its_own_terms_have() -> None:
+    """One that was started with other terms."""
+    leader, less_s = Leader(), LENGTH_S / 3
+    leader.asking.obey(ASKS, 10.0)
+    leader.asking.turn(10.0)
+    leader.answer(less_s)
+    assert leader.asking.wait_s(10.0) == pytest.approx(PAUSE_S / 3)
+    now = 10.0 + MISSED * PAUSE_S / 3
+    assert not leader.asking.granted(now - 0.001).troubled
+    assert leader.asking.granted(now + 0.001).troubled and leader.asking.granted(now + 0.001).until > now

@@ -80,3 +80,40 @@ def test_a_promise_is_never_shortened_and_what_is_over_is_remembered(settled: Bo
     settled.keep("v2", Bond("alpha", 8, clock.time + 1))
     assert not settled.binds("v1")
     assert settled.of("v1") == Bond("alpha", 8, clock.time - 1), "it says until when alpha may have run by it"
+
+
+# --- how long the longest may be, when the terms change ---------------------------------------------------------------
+
+
+def booted(tmp_path: Path) -> Path:
+    (tmp_path / "run" / "promises.json").unlink(missing_ok=True)
+    return tmp_path / "run"
+
+
+def test_s11_after_a_boot_promises_of_before_may_have_been_longer(tmp_path: Path, clock: Clock) -> None:
+    disk = tmp_path / "disk"
+    Bonds(booted(tmp_path), 10.0, clock, disk)
+    assert Bonds(booted(tmp_path), LONGEST_S, clock, disk).of("v1") == Bond("", 0, clock.time + 10.0)
+    clock.time += 9.0
+    assert Bonds(tmp_path / "run", LONGEST_S, clock, disk).binds("v1")
+    assert Bonds(booted(tmp_path), LONGEST_S, clock, disk).of("v1") == Bond("", 0, clock.time + 10.0)
+    clock.time += 10.0
+    Bonds(tmp_path / "run", LONGEST_S, clock, disk)  # nothing from before binds any more
+    assert Bonds(booted(tmp_path), LONGEST_S, clock, disk).of("v1") == Bond("", 0, clock.time + LONGEST_S)
+
+
+def test_s11_how_long_cannot_be_read_so_it_may_be_as_long_as_it_can_be(tmp_path: Path, clock: Clock) -> None:
+    disk = tmp_path / "disk"
+    Bonds(booted(tmp_path), LONGEST_S, clock, disk)
+    (disk / "longest-promise").write_text("?")
+    assert Bonds(booted(tmp_path), LONGEST_S, clock, disk).of("v1") == Bond("", 0, clock.time + BEYOND_S)
+
+
+def test_s11_nothing_is_promised_before_it_is_written_down_how_long(tmp_path: Path, clock: Clock) -> None:
+    disk = tmp_path / "disk"
+    Bonds(booted(tmp_path), LONGEST_S, clock, disk)
+    (disk / "longest-promise.new").mkdir()
+    longer = Bonds(tmp_path / "run", 10.0, clock, disk)
+    assert not longer.keep("v1", Bond("alpha", 7, clock.time + 10.0))
+    (disk / "longest-promise.new").rmdir()
+    assert longer.keep("v1", Bond("alpha", 7, clock.time + 10.0))

@@ -286,6 +286,17 @@ IN_CLUSTER = {  # the top-level keys that differ -> the path, and what is told
     "a name that is taken": ({"cluster": "spawner.sock"}, "cluster", "'spawner.sock' is not a name"),
     "a name that is too long": ({"cluster": "x" * 64}, "cluster", f"'{'x' * 59}…' is not a name"),
     "a misspelt profile": ({"timing": "norml"}, "timing", "(did you mean normal?)"),
+    "a misspelt term": ({"timing": "{sesion: 2s}"}, "timing.sesion", "(did you mean session?)"),
+    "terms that are not safe": (
+        {"timing": "{session: 500ms}"},
+        "timing",
+        "only 0.40 s, too short for a renewal to be lost with ticks of 0.2 s: raise session to at least 1.4 s",
+    ),
+    "a grant that outlives the leader's session": (
+        {"timing": "{grant: 5s}"},
+        "timing",
+        "whole grants of 5 s are beyond that while a proof is on its way: raise leader_session to at least ",
+    ),
     "no host": ({"hosts": "{}", "vservers": ""}, "hosts", "is empty: name at least one host with its address"),
     "a word for the hosts": ({"hosts": "alpha", "vservers": ""}, "hosts", "is a word: write a group of keys"),
     "no ZooKeeper server": ({"zookeeper": "{servers: []}"}, "zookeeper.servers", "is empty: name at least one"),

@@ -25,7 +25,8 @@ zookeeper:
   servers: [10.0.0.1:2181, 10.0.0.2:2181, 10.0.0.3:2181]
   credentials: /etc/failover/zookeeper.secret
   tls: {ca: /etc/failover/ca.pem, certificate: /etc/failover/host.pem, key: /etc/failover/host.key}
-timing: {session: 2s, tick: 200ms, drift: 1%, freeze: 50ms, margin: 50ms, renewals: 4}
+timing: {session: 2s, tick: 200ms, drift: 1%, freeze: 50ms, margin: 50ms, renewals: 6,
+         grant: 200ms, leader_session: 1.2s}
 lease: grants
 notify:
   - {webhook: "https://chat.example/hook", events: [takeover, waiting, host_lost]}

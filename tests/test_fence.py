@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from agents import fence, network
+from failover.boot import boot_time
 from failover.model import Network
-from tests.guarded import BRIDGE, DEVICE, Guard, boot_time, guarded
+from tests.guarded import BRIDGE, DEVICE, Guard, guarded
 from tests.wires import answers, eventually, inside
 
 FORMS = pytest.mark.parametrize("form", [DEVICE, BRIDGE], ids=["macvlan", "bridge"])

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from failover.granting import ASKED_S, Granting
-from failover.grants import Ask, Grant
+from failover.grants.granting import ASKED_S, Granting
+from failover.grants.protocol import Ask, Grant
+from failover.leader import IDLE_S
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Change
 from tests.stores import CLUSTER, FIRST, TAKEN, TIMING
 
 L = TIMING.grant_s
+LEADS_S = TIMING.leads_s(TIMING.leader_session_s) - TIMING.kept_s  # after the newest proof
 
 
 class Cluster:
@@ -26,6 +28,8 @@ class Cluster:
         self.agent = self.store("agent", "alpha")
         self.granting = Granting(self.leader, TIMING, self.clock)
         self.granting.lead(self.leader.lead())
+        self.now += TIMING.kept_s
+        self.leader.pulse(self.now)
         assert self.leader.commit(Change(assignments=(FIRST,)))
 
     def clock(self) -> float:
@@ -37,6 +41,13 @@ class Cluster:
         while self.now < end:
             self.now = min(end, self.now + 0.05)
             self.leader.pulse(self.now)
+            self.granting.pulse()
+
+    def pulse(self, length_s: float) -> None:
+        """While the leader proves that it leads only when it wants to."""
+        end = self.now + length_s
+        while self.now < end:
+            self.now += 0.01
             self.granting.pulse()
 
     def store(self, role: Any, host: str) -> MemoryStore:
@@ -85,10 +96,10 @@ def test_who_does_not_lead_answers_nothing(cluster: Cluster) -> None:
 
 def test_a_leader_grants_nothing_beyond_its_own_lease_and_proves_it_while_it_is_asked(cluster: Cluster) -> None:
     cluster.granting.read("alpha")
-    cluster.now += TIMING.lease_s - L / 2
+    cluster.now += LEADS_S - L / 2
     granted = cluster.ask()
     assert granted is not None and granted.length_s == pytest.approx(L / 2)
-    cluster.granting.pulse()
+    cluster.elapse(2 * TIMING.kept_s)
     granted = cluster.ask()
     assert granted is not None and granted.length_s == L
     cluster.now += ASKED_S + 1
@@ -97,8 +108,7 @@ def test_a_leader_grants_nothing_beyond_its_own_lease_and_proves_it_while_it_is_
     assert cluster.leader.leads_until == proved, "nobody asks"
     granted = cluster.ask()
     assert granted is not None and "own lease is over" in granted.refused
-    cluster.now += TIMING.renew_s
-    cluster.granting.pulse()
+    cluster.pulse(2 * TIMING.kept_s)
     assert not (cluster.ask() or Grant(0, refused="?")).refused
 
 
@@ -207,6 +217,19 @@ def test_a_leader_that_hears_nothing_of_the_store_gives_hosts_time_to_return(clu
     assert not cluster.seen().alive
 
 
+def test_a_new_leader_finds_who_was_lost_over_though_nobody_asks_it_anything(cluster: Cluster) -> None:
+    """The others are on their sessions by then, and stay there for a while."""
+    cluster.go_over()
+    cluster.granting.lead(None)
+    cluster.granting.lead(2)
+    cluster.seen()
+    cluster.pulse(TIMING.session_s / 4 + L)
+    assert not cluster.seen().alive
+    for _ in range(3):
+        cluster.pulse(IDLE_S)
+        assert not cluster.seen().alive, "nor does it come to life again"
+
+
 def test_hosts_that_fall_silent_together_are_over_together(cluster: Cluster) -> None:
     cluster.go_over()
     other = cluster.store("agent", "gamma")
@@ -235,3 +258,157 @@ def test_nobody_is_over_by_a_record_that_was_read_before_its_end(cluster: Cluste
     cluster.granting.read("alpha")
     seen = cluster.granting.seen(cluster.leader.view()).leases["alpha"]
     assert (seen.alive, seen.granted) == (True, False)
+
+
+def test_who_was_over_and_is_back_on_its_session_is_found_there_before_it_asks_again(cluster: Cluster) -> None:
+    cluster.go_over()
+    cluster.elapse(L)
+    assert not cluster.seen().alive
+    cluster.leader.look_at_lease("alpha")
+    cluster.agent.claim_anew()
+    assert cluster.granting.unread(cluster.leader.view()) == ()
+    assert not cluster.granting.seen(cluster.leader.view()).leases["alpha"].alive
+    again_s = cluster.granting.again_s(cluster.leader.view())
+    assert 0 < again_s <= TIMING.session_s / 4
+    cluster.elapse(again_s)
+    assert cluster.granting.unread(cluster.leader.view()) == ("alpha",)
+    cluster.granting.read("alpha")
+    seen = cluster.granting.seen(cluster.leader.view()).leases["alpha"]
+    assert (seen.alive, seen.granted) == (True, False)
+    assert cluster.granting.again_s(cluster.leader.view()) == float("inf")
+
+
+# --- who was only just elected ----------------------------------------------------------------------------------------
+
+
+def stood_by(cluster: Cluster) -> None:
+    """Another one led while alpha went over to grants, and this process saw it."""
+    cluster.granting.lead(None)
+    cluster.go_over()
+    cluster.leader.look_at_lease("alpha")
+    cluster.granting.stand_by(cluster.leader.view())
+
+
+def test_what_rested_on_grants_while_it_stood_by_is_waited_for_only_as_it_must(cluster: Cluster) -> None:
+    stood_by(cluster)
+    cluster.elapse(L)
+    cluster.granting.lead(2)
+    cluster.granting.read("alpha")
+    assert cluster.seen().alive, "it may be returning"
+    cluster.elapse(L / 2 - 0.001)
+    assert cluster.seen().alive
+    assert 0 < cluster.granting.again_s(cluster.leader.view()) <= 0.002
+    cluster.elapse(0.002)
+    assert not cluster.seen().alive
+
+
+def test_the_leader_before_may_have_granted_until_the_election(cluster: Cluster) -> None:
+    """So late the host may have run, and written."""
+    stood_by(cluster)
+    cluster.elapse(10)
+    elected_at = 5000.0 + cluster.now
+    cluster.granting.lead(2)
+    cluster.granting.read("alpha")
+    cluster.elapse(L)
+    seen = cluster.seen()
+    assert not seen.alive
+    assert seen.store_at == pytest.approx(elected_at)
+
+
+def test_a_record_that_was_written_since_it_stood_by_counts_from_its_reading(cluster: Cluster) -> None:
+    stood_by(cluster)
+    cluster.elapse(10)
+    cluster.agent.claim_anew()
+    cluster.agent.rest_on_grants()
+    cluster.granting.lead(2)
+    cluster.granting.read("alpha")
+    cluster.elapse(L - 0.001)
+    assert cluster.seen().alive
+    cluster.elapse(0.002)
+    assert not cluster.seen().alive
+
+
+def test_who_has_followed_the_store_for_a_moment_only_gives_hosts_the_time_that_it_had_itself(cluster: Cluster) -> None:
+    stood_by(cluster)
+    cluster.elapse(10)
+    cluster.granting.lead(2, followed_s=0.05)
+    cluster.granting.read("alpha")
+    cluster.elapse(TIMING.session_s / 4 - 0.06)
+    assert cluster.seen().alive
+    cluster.elapse(0.02)
+    assert not cluster.seen().alive
+
+
+def test_after_a_long_absence_of_the_store_hosts_have_a_whole_session_to_find_it_again(cluster: Cluster) -> None:
+    stood_by(cluster)
+    cluster.elapse(60)
+    cluster.granting.lead(2, followed_s=0.05, away_s=60)
+    cluster.granting.read("alpha")
+    cluster.elapse(TIMING.session_s - 0.06)
+    assert cluster.seen().alive
+    cluster.elapse(0.02)
+    assert not cluster.seen().alive
+
+
+def test_who_was_elected_anew_grants_nothing_by_what_it_knew_before(cluster: Cluster) -> None:
+    """The store has it as a leader of another epoch already, and it has not taken a turn since."""
+    cluster.granting.read("alpha")
+    assert cluster.ask(1) == Grant(1, L)
+    cluster.granting.lead((cluster.leader.epoch or 0) + 1)
+    cluster.granting.read("alpha")
+    assert cluster.ask(2) is None
+
+
+def test_what_it_has_granted_before_it_was_elected_again_must_end_as_well(cluster: Cluster) -> None:
+    """Nobody need have led in between, so the lease in which it has done so may not be over."""
+    stood_by(cluster)
+    cluster.elapse(10)
+    epoch = cluster.leader.epoch
+    cluster.granting.lead(epoch)
+    cluster.granting.read("alpha")
+    assert cluster.ask() == Grant(1, L)
+    cluster.granting.lead(None)
+    cluster.granting.lead(epoch)
+    cluster.granting.read("alpha")
+    cluster.elapse(L - 0.001)
+    assert cluster.seen().alive
+    cluster.elapse(0.002)
+    assert not cluster.seen().alive
+
+
+def test_it_proves_that_it_leads_while_a_record_says_granted_though_nobody_asks(cluster: Cluster) -> None:
+    """Else it would take its own silence for that of the store."""
+    cluster.go_over()
+    cluster.granting.lead(2)
+    cluster.granting.read("alpha")
+    cluster.seen()
+    for _ in range(30):
+        cluster.now += 0.1
+        cluster.granting.pulse()
+    assert (cluster.leader.leads_until or 0.0) > cluster.now
+    assert not cluster.seen().alive
+
+
+# --- a lease that ends, a leader that leaves --------------------------------------------------------------------------
+
+
+def test_hosts_are_sent_back_to_their_sessions_before_the_leaders_own_lease_is_over(cluster: Cluster) -> None:
+    cluster.granting.read("alpha")
+    cluster.now += LEADS_S - L / 3 - 0.01
+    granted = cluster.ask()
+    assert granted is not None and granted.length_s == pytest.approx(L / 3 + 0.01)
+    cluster.now += 0.02
+    refused = cluster.ask()
+    assert refused is not None and "own lease is over, or almost" in refused.refused
+
+
+def test_who_leaves_waits_until_hosts_have_had_the_time_to_return(cluster: Cluster) -> None:
+    cluster.granting.read("alpha")
+    assert cluster.ask() == Grant(1, L)
+    cluster.elapse(0.1)
+    assert cluster.granting.resign() == pytest.approx(L - 0.1 + L / 2)
+    assert cluster.granting.resign() == 0.0
+
+
+def test_who_has_granted_nothing_leaves_at_once(cluster: Cluster) -> None:
+    assert cluster.granting.resign() == 0.0

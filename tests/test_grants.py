@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from failover.errors import Unsafe
-from failover.grants import Ask, Footing, Grant, Grantee, Grantor
+from failover.grants.protocol import Ask, Footing, Grant, Grantee, Grantor, Known
 from failover.model import Lease
 from failover.timing import PROFILES, Timing
 
 TIMING = PROFILES["fast"]
+LEADS_S = TIMING.leads_s(TIMING.leader_session_s)
 HERE, ELSEWHERE = Footing(7, 2), Footing(8, 2)
 LEASE = Lease("alpha", True, 7, 0.0, granted=True, taken=2)
 FOREVER = 1e9
@@ -83,12 +84,27 @@ def test_what_was_granted_to_a_host_on_its_session_must_end_as_well() -> None:
 
 def test_from_the_sending_of_a_takeover_nothing_is_granted_upon_its_footing_whatever_comes_of_it() -> None:
     grantor = reading()
-    grantor.give_up(LEASE)
-    assert "being given away" in grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.0).refused
+    assert grantor.give_up(LEASE, 10.5)
+    assert "being given away" in grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.5).refused
     grantor.read(LEASE, 11.0)
     assert "being given away" in grantor.answer(Ask("alpha", HERE, 2), FOREVER, 11.0).refused
     grantor.read(replace(LEASE, version=8), 12.0)
     assert not grantor.answer(Ask("alpha", ELSEWHERE, 3), FOREVER, 12.0).refused
+
+
+def test_no_takeover_is_sent_when_something_was_granted_since_it_was_decided() -> None:
+    grantor = reading()
+    assert grantor.over(LEASE, 10.5)
+    assert not grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.5).refused
+    assert not grantor.give_up(LEASE, 10.6)
+    assert not grantor.answer(Ask("alpha", HERE, 2), FOREVER, 10.7).refused, "nothing was given away"
+
+
+def test_nor_is_anything_granted_upon_an_older_record_than_the_one_that_was_given_away() -> None:
+    """The host has claimed its lease anew, this leader has not read that as a grantor, and the session has ended."""
+    grantor = reading()
+    assert grantor.give_up(replace(LEASE, version=8, granted=False, alive=False), 10.5)
+    assert "being given away" in grantor.answer(Ask("alpha", HERE, 1), FOREVER, 10.6).refused
 
 
 def asking() -> Grantee:
@@ -140,10 +156,10 @@ def test_lost_questions_do_not_end_a_right(timing: Timing) -> None:
 
 def test_a_grant_that_leaves_no_right_is_refused_in_words() -> None:
     with pytest.raises(
-        Unsafe, match=r"a grant of 0\.05 s leaves a right of only 0\.0. s: raise it to at least 0\.062 s"
+        Unsafe, match=r"a grant of 0\.05 s leaves a right of only 0\.0. s: raise grant to at least 0\.062 s"
     ):
-        Timing(session_s=2.0, grant_s=0.05)
-    assert Timing(session_s=2.0, grant_s=0.062).grant_s
+        Timing(session_s=2.0, grant_s=0.05).checked()
+    assert Timing(session_s=2.0, grant_s=0.062).checked()
 
 
 # --- random schedules -------------------------------------------------------------------------------------------------
@@ -202,6 +218,8 @@ class World:
         self.host = Host(self.rate())
         self.loss = self.chance.choice((0.0, 0.1, 0.5))
         self.counted = {"granted": 0, "taken": 0, "escaped": 0, "entered": 0, "elected": 0, "given back": 0}
+        self.next_rate = self.rate()
+        self.known: dict[str, Known] = {}  # what stands by has seen, on its clock
         self.leader = self.asked = self.elected()
         self.hangs_until = 0.0  # the agent; its guard asks on
         self.claim()
@@ -231,22 +249,39 @@ class World:
     # --- leaders ------------------------------------------------------------------------------------------------------
 
     def elected(self) -> Leader:
-        rate = self.rate()
+        now, known = self.now * self.next_rate, self.known
+        leader = Leader(self.next_rate, Grantor(TIMING, known, now), now + LEADS_S)
         self.counted["elected"] += 1
-        return Leader(rate, Grantor(TIMING), self.now * rate + TIMING.lease_s)
+        self.next_rate, self.known = self.rate(), {}
+        self.stand_by()
+        return leader
+
+    def stand_by(self) -> None:
+        """Who is elected next looks now and then: soon, seldom or never, and maybe at a server that is behind."""
+        read, known = self.record.lease(), self.known
+
+        def note() -> None:
+            before = known.get("alpha")
+            if known is self.known and (before is None or read.version > before.version):
+                known.clear()
+                if read.granted:
+                    known["alpha"] = Known(read.version, read.store_at, self.now * self.next_rate)
+
+        self.after(self.chance.choice((0.0, 0.02)), note)
+        self.after(self.chance.choice((0.01, 0.1, 1.0)), lambda: self.stand_by() if known is self.known else None)
 
     def step_leader(self, leader: Leader) -> None:
         """It proves its leadership now and then, reads, and takes what it may. It may be deposed."""
         if self.now >= leader.deposed_at + 2:
             return
         if self.now < leader.deposed_at and self.chance.random() < 0.3:
-            leader.leads_until = max(leader.leads_until, self.now * leader.rate + TIMING.lease_s)
+            leader.leads_until = max(leader.leads_until, self.now * leader.rate + LEADS_S)
         if self.chance.random() < 0.3:
             self.look(leader)
         if self.chance.random() < 0.01 and leader.deposed_at == float("inf"):
             # its session ends when the last write that proves it is a session old; then another is elected
             leader.deposed_at = self.now
-            self.after(TIMING.session_s + TIMING.tick_s, self.elect)
+            self.after(TIMING.leader_session_s, self.elect)
         self.take(leader)
         self.after(self.chance.choice((0.0, 0.01, 0.05)), lambda: self.step_leader(leader))
 
@@ -266,7 +301,11 @@ class World:
     def take(self, leader: Leader) -> None:
         seen = leader.seen
         if seen is not None and seen.granted and leader.grantor.over(seen, self.now * leader.rate):
-            leader.grantor.give_up(seen)
+            self.after(self.chance.choice((0.0, 0.0, 0.1)), lambda: self.give_up(leader, seen))
+
+    def give_up(self, leader: Leader, seen: Lease) -> None:
+        """Some time after the decision: meanwhile the host may have come back and asked."""
+        if leader.grantor.give_up(seen, self.now * leader.rate):
             self.after(self.chance.choice((0.0, 0.02, 0.4)), lambda: self.commit(leader, seen.version))
 
     def commit(self, leader: Leader, version: int) -> None:

@@ -21,11 +21,12 @@ from agents.guard import Keeper
 from agents.isolation import cgroup
 from agents.lease import Asks, Granted, Word, granted_of
 from agents.overdue import Overdue
+from failover.boot import boot_time
 from failover.errors import BadInput, FailoverError
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import Network
 from failover.timing import PROFILES
-from tests.guarded import BRIDGE, DEVICE, Guard, Vserver, boot_time, guarded
+from tests.guarded import BRIDGE, DEVICE, Guard, Vserver, guarded
 from tests.wires import eventually
 
 MAC = "02:fa:10:00:00:01"

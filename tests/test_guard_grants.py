@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import threading
@@ -15,12 +16,12 @@ import pytest
 from agents import lease, network
 from agents.lease import Asks
 from failover import wire
-from failover.granting import Granting
-from failover.grants import Footing, Grant, Letter
-from failover.hearing import Hearing
+from failover.boot import boot_time
+from failover.grants.granting import Granting
+from failover.grants.hearing import Hearing
+from failover.grants.protocol import Footing, Grant, Letter
 from failover.seal import Seal
 from failover.timing import PROFILES
-from failover.zookeeper import boot_time
 from tests.guarded import Guard, Vserver, guarded
 from tests.test_granting import Cluster
 from tests.wires import eventually, inside
@@ -43,7 +44,7 @@ class Leader:
         self.speak()
 
     def speak(self) -> None:
-        self.cluster.leader._proved_at = boot_time()
+        self.cluster.leader._proofs.begun(boot_time())
         self.granting = Granting(self.cluster.leader, TIMING, boot_time)
         self.granting.lead(self.cluster.leader.lead())
         self.hearing = inside(self._netns, lambda: Hearing(self.granting, SEAL, lambda: LEADER, threading.Event().set))
@@ -121,6 +122,20 @@ def test_the_next_guard_asks_on(guard: Guard, v1: Vserver, leader: Leader) -> No
     assert not v1.frozen
 
 
+def test_the_next_guard_knows_what_was_granted(guard: Guard, v1: Vserver, leader: Leader) -> None:
+    """Else the agent would take its right for over, and freeze."""
+    guard.start()
+    hold(guard, 0.3, v1, leader.asks)
+    assert eventually(lambda: "granted" in (guard.directory / "guard.json").read_text())
+    leader.fall_silent()
+    guard.end(signal.SIGKILL)
+    state = json.loads((guard.directory / "guard.json").read_text())
+    guard.start()
+    granted = inside(guard.netns, lambda: lease.alive(socket=guard.socket, timeout_s=10))
+    assert granted is not None
+    assert (granted.footing, granted.until) == (leader.asks.footing, state["granted"])
+
+
 def test_a_guard_that_is_told_to_end_asks_no_more_and_ends_when_all_is_frozen(
     guard: Guard, v1: Vserver, leader: Leader
 ) -> None:
@@ -147,15 +162,45 @@ def test_a_footing_that_was_overtaken_is_granted_nothing(guard: Guard, v1: Vserv
     assert v1.goes_on()
 
 
-def test_the_agent_hears_of_the_first_grant_and_of_trouble(guard: Guard, v1: Vserver, leader: Leader) -> None:
+def attended(guard: Guard, v1: Vserver, leader: Leader) -> threading.Semaphore:
+    """What an agent hears of its guard, which was granted something by now."""
     heard = threading.Semaphore(0)
     lease.attend(heard.release, guard.directory / "agent.sock")
     assert eventually((guard.directory / "agent.sock").exists)
     guard.start()
     hold(guard, 5.0, v1, leader.asks)
     assert heard.acquire(timeout=10), "granted"
+    return heard
+
+
+def test_the_agent_hears_of_the_first_grant_and_of_trouble(guard: Guard, v1: Vserver, leader: Leader) -> None:
+    heard = attended(guard, v1, leader)
     leader.fall_silent()
     assert heard.acquire(timeout=10), "trouble"
+
+
+def test_the_agent_hears_at_once_that_its_guard_has_ended_and_the_next_one_too(
+    guard: Guard, v1: Vserver, leader: Leader
+) -> None:
+    heard = attended(guard, v1, leader)
+    for _ in range(2):
+        while heard.acquire(timeout=0.5):
+            pass  # no more news: all is well
+        guard.end(signal.SIGKILL)
+        assert heard.acquire(timeout=10), "its end"
+        guard.start()
+        assert heard.acquire(timeout=10), "the next one was granted something"
+
+
+def test_the_agent_hears_that_its_guard_is_silent_before_what_was_granted_is_over(
+    guard: Guard, v1: Vserver, leader: Leader
+) -> None:
+    heard = attended(guard, v1, leader)
+    while heard.acquire(timeout=0.5):
+        pass
+    os.kill(guard.pid, signal.SIGSTOP)
+    assert heard.acquire(timeout=10), "its silence"
+    os.kill(guard.pid, signal.SIGCONT)
 
 
 def test_answers_of_strangers_and_answers_to_nobody_extend_nothing(guard: Guard, v1: Vserver, leader: Leader) -> None:

@@ -16,7 +16,8 @@ from agents.guard import Keeper
 from agents.isolation import cgroup
 from agents.lease import Word
 from agents.overdue import UNSEEN_S, Overdue
-from tests.guarded import DEVICE, Guard, Vserver, boot_time, guarded
+from failover.boot import boot_time
+from tests.guarded import DEVICE, Guard, Vserver, guarded
 from tests.wires import eventually
 
 pytestmark = pytest.mark.needs("root", "nft")

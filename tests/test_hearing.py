@@ -11,11 +11,11 @@ from contextlib import contextmanager
 import pytest
 
 from failover import wire
-from failover.granting import Granting
-from failover.grants import Ask, Footing, Grant, Letter
-from failover.hearing import LONGEST, Hearing
+from failover.boot import boot_time
+from failover.grants.granting import Granting
+from failover.grants.hearing import LONGEST, Hearing
+from failover.grants.protocol import Ask, Footing, Grant, Letter
 from failover.seal import Seal
-from failover.zookeeper import boot_time
 from tests.stores import TIMING
 from tests.test_granting import Cluster
 from tests.wires import eventually
@@ -33,7 +33,7 @@ class Ear:
         self.cluster = Cluster()
         self.cluster.clock = boot_time  # type: ignore[method-assign]
         self.cluster.agent._clock = self.cluster.leader._clock = boot_time
-        self.cluster.leader._proved_at = boot_time()
+        self.cluster.leader._proofs.begun(boot_time())
         self.granting = Granting(self.cluster.leader, TIMING, boot_time)
         self.granting.lead(self.cluster.leader.lead())
         self.read = threading.Event()

@@ -21,6 +21,7 @@ from agents.isolation.console import LOG_BYTES
 from agents.isolation.order import ASK_S, StartOrder, ask, connect, failure, raise_failure, receive, send, to_message
 from agents.isolation.record import Ended
 from agents.isolation.vserver import Settings, execute
+from failover.boot import boot_time
 from failover.errors import Denied, Refused, Unreachable
 from failover.model import State
 from tests import trees
@@ -237,10 +238,6 @@ def raise_start(run: Path, name: str) -> None:
 
 def start_order(run: Path, name: str, until: float) -> StartOrder:
     return StartOrder(name, str(run.parent / name), name, ("/sbin/init",), "other", "fresh", until)
-
-
-def boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def test_there_is_only_one(run: Path) -> None:

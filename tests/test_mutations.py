@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("one at a time")  # in one copy; and some of what notices builds hosts
+
 ROOT = Path(__file__).parent.parent
 COPIED = ("failover", "agents", "tests", "pyproject.toml")
 

@@ -247,6 +247,8 @@ def test_s16_who_was_never_asked_follows_only_once_all_that_the_fenced_one_had_p
     assert 0 < (plan(early).again_s or 0) < 2 * FAST.promise_s
     late = added(last=replace(OFF, ended_at=NOW - 1.1 * FAST.promise_s))
     assert takeover(late) == ("gamma", (), (("alpha", 40),))
+    reports = {**late.reports, "alpha": replace(late.reports["alpha"], terms=PROFILES["patient"])}
+    assert plan(replace(late, reports=reports)).changes == (), "by its own terms its promises are longer"
 
 
 def test_s16_who_may_still_run_by_promises_is_remembered_beyond_a_takeover_before_that() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from failover.model import Promised, Replica, Shipment, State, View, VserverReport, Want
 from failover.plan import plan, replica_age
-from failover.timing import PROFILES
+from failover.timing import PROFILES, Timing
 from tests.views import HOSTS, NOW, V1, owned, view
 
 LATER = NOW + 600.0
@@ -32,6 +32,7 @@ def lost(
     gamma: dict[str, Promised] | None = None,
     reported_at: float = LATER - 1.0,
     received_s: float | None = None,
+    terms: Timing | None = None,
     **rest: Any,
 ) -> View:
     """What beta and gamma say that they have promised; None: nothing is known."""
@@ -39,6 +40,7 @@ def lost(
     reports = dict(seen.reports)
     for host, promised in (("beta", beta), ("gamma", gamma)):
         reports[host] = replace(reports[host], store_at=reported_at, promised=promised)
+    reports["alpha"] = replace(reports["alpha"], terms=terms)
     held = reports["beta"].replicas.get("v1")
     if held is not None:
         reports["beta"] = replace(reports["beta"], replicas={"v1": replace(held, age_s=received_s)})
@@ -54,6 +56,10 @@ AGES: dict[str, tuple[View, float | None]] = {
     "an owner may have written until the earliest end of what it was promised": (
         lost(beta=promise(99.0), gamma=promise(49.0)),
         3.0 + 500.0,
+    ),
+    "an owner that goes by longer terms has written for longer": (
+        lost(beta=NONE, terms=PROFILES["patient"]),
+        3.0 + PROFILES["patient"].lease_s,
     ),
     "a promise that ended before the lease changes nothing": (lost(beta=promise(700.0)), 3.0 + LEASE_S),
     "while a promise runs, so may the owner": (lost(beta=promise(-4.0), gamma=promise(-9.0)), 3.0 + 603.0),

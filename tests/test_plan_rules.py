@@ -32,6 +32,7 @@ from failover.model import (
 )
 from failover.plan import Plan, plan
 from failover.plan.board import hosts_of
+from failover.timing import PROFILES
 
 NOW = 1000.0
 HOSTS = ("alpha", "beta", "gamma")
@@ -85,7 +86,7 @@ def world(
                 for n, host in enumerate(HOSTS, 1)
             },
             {vserver.name: vserver for vserver in vservers},
-            timing="fast",
+            timing=PROFILES["fast"],
         ),
         NOW,
         leases={host: Lease(host, host not in lost, 40, NOW) for host in HOSTS},

@@ -9,7 +9,7 @@ import pytest
 
 from failover.errors import Unreachable
 from failover.fencing import Ended
-from failover.granting import Granting
+from failover.grants.granting import Granting
 from failover.leader import Leader
 from failover.model import (
     Assignment,
@@ -85,7 +85,7 @@ class Cell:
 
     def leading(self, outlet: Outlet) -> Leader:
         granting = Granting(self.store, TIMING, lambda: self.now)
-        return Leader(self.store, granting, lambda host: None, clock=lambda: self.now, devices=outlet)
+        return Leader(self.store, "gamma", granting, lambda host: None, clock=lambda: self.now, devices=outlet)
 
     def report(self, host: str, **said: object) -> None:
         self.agents[host].report(Report(host, cluster_version=1, **said))  # type: ignore[arg-type]

@@ -209,7 +209,7 @@ def test_lost_late_and_double_letters(
 
 def four(*backups: str) -> Cluster:
     hosts = {name: Host(name, f"10.0.0.{number}") for number, name in enumerate(("h1", "h2", "h3", "h4"), 1)}
-    return Cluster("test", hosts, {"v": replace(V, backups=backups)}, timing="normal")
+    return Cluster("test", hosts, {"v": replace(V, backups=backups)}, timing=PROFILES["normal"])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -248,7 +248,7 @@ def bad_day(chance: random.Random) -> tuple[Cluster, list[Event]]:
                 name: Vserver(name, primary, tuple(chance.sample(backups[name], chance.randint(0, 3))))
                 for name, primary in (("v", "h1"), ("w", "h2"))
             },
-            timing="fast",
+            timing=PROFILES["fast"],
         )
 
     found: list[Event] = []

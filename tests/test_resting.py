@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from agents.lease import NOTHING, Granted
-from agents.resting import CALM_S, Resting
+from agents.resting import CALM_S, CALMEST_S, Resting
 from failover.simulate.memory import MemoryStore, World
 from failover.store import Rest
 from failover.timing import PROFILES
@@ -124,6 +125,26 @@ def test_in_trouble_it_claims_its_lease_anew_and_keeps_what_was_granted(host: Ho
     assert host.resting.until(host.session_end(), NOTHING) == host.session_end()
 
 
+def test_it_says_why_it_is_back_on_its_session_until_it_goes_over_again(host: Host) -> None:
+    host.go_over()
+    assert host.resting.because == ""
+    host.turn(replace(host.grant(troubled=True), because="no answer in time from the leader"))
+    assert host.resting.because == "no answer in time from the leader"
+    host.turn()
+    host.now += CALMEST_S
+    host.turn()
+    assert host.resting.tries and host.resting.because == "no answer in time from the leader"
+    host.turn(host.grant())
+    assert host.resting.because == ""
+
+
+def test_where_no_grants_are_wanted_there_is_nothing_to_say(host: Host) -> None:
+    host.go_over()
+    host.wanted = False
+    host.turn(host.grant())
+    assert (host.store.rest, host.resting.because) == (Rest(), "")
+
+
 def test_trouble_upon_an_older_footing_is_none(host: Host) -> None:
     host.try_on()
     older = host.resting.footing()
@@ -150,3 +171,11 @@ def test_where_nobody_grants_it_tries_ever_more_rarely(host: Host) -> None:
     assert len(pauses) >= 4
     assert all(later > earlier for earlier, later in pairwise(pauses[:4]))
     assert not host.resting.granted
+
+
+def test_it_goes_over_for_no_longer_than_it_was_granted_whatever_its_own_terms_are(host: Host) -> None:
+    """The leader's may be others, and it knows of no more."""
+    host.try_on()
+    granted = replace(host.grant(), until=host.now + 0.8 * HELD_S)
+    assert host.turn(granted)
+    assert host.resting.until(host.session_end(), NOTHING) == granted.until

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agents.agent import Agent
+from agents.resting import Resting
 from agents.steps import Bond, Demote, Ship, Start, Stop, Tree
 from failover.leader import Leader
 from failover.model import Hold, Kind, MoveWish, Report, Want, frozen_map
@@ -40,11 +41,11 @@ def leading(made: Universe) -> MemoryStore:
 
 
 def early(do: str) -> Callable[[Universe], None]:
-    """It is given to a host that is bound by nothing, a second after its owner was silenced like that."""
+    """It is given to a host that is bound by nothing, before the grants of its owner, which was silenced, are over."""
 
     def made_early(made: Universe) -> None:
         {"stall": lambda host: host.stall(60.0), "power cut": Host.power_off}[do](made.hosts["h1"])
-        made.run(made.scene.now + 0.5)
+        made.run(made.scene.now + 0.3)
         give_away(made)
 
     return made_early
@@ -144,6 +145,7 @@ def test_an_agent_that_ignores_its_lease_is_noticed(monkeypatch: pytest.MonkeyPa
         return agent._timing, agent._machine.now() + 30.0
 
     monkeypatch.setattr(Agent, "_terms", terms)
+    monkeypatch.setattr(Resting, "until", lambda resting, session, granted: session)
     made = universe({20: "isolate h1"})
     made.run(60.0)
     assert {1, 3} & broken(made)
@@ -165,7 +167,7 @@ def commit_anything(body: Body, name: str, new: Incoming) -> None:
 def test_a_receiver_that_takes_anything_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Body, "receivable", lambda body, name, source, epoch: body.copy(name))
     monkeypatch.setattr(Body, "commit", commit_anything)
-    made = universe()
+    made = universe({18.5: "agent-restart h2", 19.9: "agent-stop h2"})  # its guard lets it run on for a while
     made.run(20.0)
     made.bodies["h2"].run("v", 1, by_hand=True)
     made.scene.written.append(Written("v", 1, 20.0))

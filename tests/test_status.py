@@ -17,6 +17,7 @@ from failover.model import (
     Intents,
     Memory,
     Replica,
+    Report,
     Shipment,
     State,
     View,
@@ -25,9 +26,10 @@ from failover.model import (
     Want,
 )
 from failover.plan import plan
+from failover.timing import PROFILES
 from tests.views import NOW, V1, owned, view
 
-HEALTHY = view(word=owned())
+HEALTHY, FAST = view(word=owned()), PROFILES["fast"]
 DISARMED = Intents(cluster=ClusterIntent(disarmed=True, reason="new switch", by="anna"))
 
 
@@ -35,6 +37,14 @@ def fenced(host: str) -> View:
     """Its device says that it is off; its session lives still."""
     off = Fencing(40, NOW - 3.0, Cut.OFF, NOW - 1.0)
     return view(word=owned(), memory=Memory(fencings={host: off}))
+
+
+def with_grants(*hosts: str, **why: str) -> View:
+    """These rest on grants; the others say why not."""
+    seen = view(word=owned())
+    leases = {name: replace(lease, granted=name in hosts) for name, lease in seen.leases.items()}
+    reports = {name: replace(report, on_session=why.get(name, "")) for name, report in seen.reports.items()}
+    return replace(seen, leases=leases, reports=reports)
 
 
 # name: (the cluster, what some line must contain)
@@ -45,10 +55,29 @@ SHOWN: dict[str, tuple[View, str]] = {
     ),
     "a lost host": (view(word=owned(), lost=("beta",)), "beta   lost   –"),
     "a host whose power was cut": (fenced("beta"), "beta   fenced  –"),
+    "a lease that rests on the session": (HEALTHY, "alpha  up     session, 2 s  v1"),
+    "a lease that rests on grants": (with_grants("alpha"), "alpha  up     grants, 0.2 s  v1"),
+    "an agent that was not restarted": (
+        replace(HEALTHY, reports={**HEALTHY.reports, "beta": Report("beta", terms=PROFILES["patient"])}),
+        "beta: restart failover-agent; if that changes nothing",
+    ),
+    "a session that goes on with its length": (
+        replace(HEALTHY, reports={**HEALTHY.reports, "beta": Report("beta", terms=replace(FAST, session_s=10.0))}),
+        "beta: its session is one of 10 s until the host is booted",
+    ),
+    "a session that ZooKeeper has cut short": (
+        replace(HEALTHY, reports={**HEALTHY.reports, "beta": Report("beta", terms=replace(FAST, session_s=1.5))}),
+        "zoo.cfg's",
+    ),
+    "no lease of a lost host": (view(word=owned(), lost=("beta",)), "beta   lost   –             –"),
+    "why a lease is back on the session": (
+        with_grants("alpha", gamma="no answer in time from the leader"),
+        "gamma: no answer in time from the leader",
+    ),
     "a copy on a lost host": (view(word=owned(), lost=("beta",)), "beta lost, gamma #12"),
     "a host without a copy": (view(word=owned(), replicas={"beta": None}), "beta none, gamma #12"),
     "a former owner's tree": (view(word=owned(), replicas={"beta": Replica(9, 5, diverged=True)}), "beta old"),
-    "a drained host": (view(word=owned(), drained=("gamma",)), "gamma  drained  –"),
+    "a drained host": (view(word=owned(), drained=("gamma",)), "gamma  drained  session, 2 s  –"),
     "a vserver that is being moved": (view(word=owned(target="beta")), "v1       moving"),
     "a vserver whose agent has not obeyed yet": (
         view(word=owned(), says={"alpha": VserverReport(State.RUNNING, 6)}),
@@ -64,7 +93,10 @@ SHOWN: dict[str, tuple[View, str]] = {
         ),
         f"gamma until {time.strftime('%Y-%m-%d %H:%M', time.localtime(2000.0))} by anna (new memory)",
     ),
-    "a drain that has ended is none": (view(word=owned(), drained=("gamma",), drained_until=NOW - 1), "gamma  up"),
+    "a drain that has ended is none": (
+        view(word=owned(), drained=("gamma",), drained_until=NOW - 1),
+        "gamma  up     session, 2 s  –",
+    ),
     "a disarm": (
         replace(HEALTHY, intents=DISARMED, memory=Memory(disarmed=True)),
         "! the cluster is disarmed by anna (new switch): the manager starts, stops and",
@@ -110,6 +142,13 @@ def test_a_disarm_and_the_end_of_a_drain_are_data_too() -> None:
     data = as_data(view(word=owned(), drained=("gamma",), drained_until=NOW + 60))
     assert (data["disarmed"], data["hosts"]["gamma"]["drained_until"]) == (False, NOW + 60)
     assert as_data(replace(HEALTHY, intents=DISARMED))["disarmed"]
+
+
+def test_what_a_lease_rests_on_is_data_too() -> None:
+    hosts = as_data(with_grants("alpha", alpha="of old", beta="the guard does not answer"))["hosts"]
+    assert hosts["alpha"]["lease"] == {"rests_on": "grants", "length": 0.2, "because": ""}
+    assert hosts["beta"]["lease"] == {"rests_on": "session", "length": 2.0, "because": "the guard does not answer"}
+    assert as_data(view(word=owned(), lost=("beta",)))["hosts"]["beta"]["lease"] is None
 
 
 def test_the_last_attempt_to_cut_its_power_is_data_too() -> None:

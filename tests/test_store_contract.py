@@ -144,6 +144,10 @@ def test_one_leads_and_the_next_has_a_higher_epoch(stores: Stores) -> None:
     stores.until(second.lead)
     assert second.lead() == epoch + 1
     assert stores.opened[0].view().leader == "beta"
+    stores.until(lambda: second.leader == "beta")
+    second.close()
+    third = stores.fresh("leader", "gamma")
+    stores.until(lambda: third.leader is None)
 
 
 def test_a_reconnection_in_the_same_session_keeps_the_leadership(stores: Stores) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from failover.errors import Unreachable
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import Assignment, Report
 from failover.store import Change, Rest
 from tests.stores import FIRST, TAKEN, TIMING, Stores, footing_of, leading, lease_of
@@ -16,19 +16,65 @@ from tests.stores import FIRST, TAKEN, TIMING, Stores, footing_of, leading, leas
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_renewal_has_a_version_and_only_acknowledged_ones_count(stores: Stores) -> None:
-    operator, agent = stores.opened[0], stores.fresh("agent", "alpha")
+class Clock:
+    """Boot time, as a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def renewed(stores: Stores, agent: Any, clock: Clock, at: float) -> None:
+    """Answered in no time."""
+    before, clock.now = agent.footing, at
+    agent.renew(at)
+    stores.until(lambda: agent.footing not in (before, None))
+
+
+def test_every_renewal_has_a_version_and_counts_when_one_that_came_two_ticks_later_is_acknowledged(
+    stores: Stores,
+) -> None:
+    operator, clock = stores.opened[0], Clock()
+    agent = stores.fresh("agent", "alpha", clock=clock)
     before = operator.view().leases["alpha"].version
-    joined_at = agent.renewed_at
-    assert joined_at is not None, "the lease was written before the mirror was read"
+    assert agent.renewed_at == 100.0, "the attempt that began the session"
     for number in range(1, 11):
-        agent.renew(joined_at + number / 1000)
-    stores.until(lambda: agent.renewed_at == joined_at + 0.01)
+        agent.renew(clock.now + number / 1000)
+    stores.until(lambda: agent.footing.lease == before + 10)
     assert operator.view().leases["alpha"].version == before + 10
     assert operator.view().leases["alpha"].alive
+    assert agent.renewed_at == 100.0, "ZooKeeper's leader need not have heard of them"
+    renewed(stores, agent, clock, 100.5)
+    assert agent.renewed_at == pytest.approx(100.01)
+    renewed(stores, agent, clock, 100.6)
+    assert agent.renewed_at == pytest.approx(100.01)
+    renewed(stores, agent, clock, 101.1)
+    assert agent.renewed_at == pytest.approx(100.6)
     stores.cut(agent)
-    agent.renew(joined_at + 5.0)
-    assert agent.renewed_at == joined_at + 0.01
+    agent.renew(105.0)
+    assert agent.renewed_at == pytest.approx(100.6)
+
+
+def reported(stores: Stores) -> Report:
+    return stores.opened[0].view().reports.get("alpha", Report("alpha"))  # type: ignore[no-any-return]
+
+
+def test_what_was_asked_while_it_rested_on_grants_counts_when_the_lease_is_claimed_anew(stores: Stores) -> None:
+    clock = Clock()
+    agent = stores.fresh("agent", "alpha", clock=clock)
+    agent.rest_on_grants()
+    stores.until(lambda: agent.rest == Rest(granted=True))
+    clock.now = 200.0
+    agent.renew(200.0)
+    for version in ("a later write", "one that is sent after its answer"):
+        agent.report(Report("alpha", version=version))
+        stores.until(lambda version=version: reported(stores).version == version)
+    clock.now = 201.0
+    agent.claim_anew()
+    stores.until(lambda: agent.fresh and agent.rest == Rest())
+    assert agent.renewed_at == pytest.approx(200.0)
 
 
 def test_what_a_host_goes_by_is_the_version_that_it_wrote_last_and_nothing_while_that_is_in_doubt(
@@ -129,16 +175,21 @@ def test_a_lease_that_is_looked_at_is_seen_as_it_is(stores: Stores) -> None:
 # --- the leader's own lease -------------------------------------------------------------------------------------------
 
 
-def test_a_leader_leads_for_a_lease_from_the_sending_of_what_was_acknowledged(stores: Stores) -> None:
-    leader = stores.fresh("leader", "beta", clock=lambda: 100.0)
-    assert leader.leads_until is None
+def test_a_leader_leads_for_a_lease_from_the_newest_proof_that_counts(stores: Stores) -> None:
+    leads_s, clock = TIMING.leads_s(TIMING.leader_session_s), Clock()
+    leader = stores.fresh("leader", "beta", clock=clock)
+    assert (leader.leads_until, leader.proved_at) == (None, None)
     stores.until(leader.lead)
-    assert leader.leads_until == pytest.approx(100.0 + TIMING.lease_s)
+    assert (leader.leads_until, leader.proved_at) == (None, 100.0)
+    clock.now = 100.5
     leader.pulse(100.5)
-    stores.until(lambda: leader.leads_until > 100.5 + TIMING.lease_s - 0.01)
+    stores.until(lambda: leader.proved_at == 100.5)
+    assert leader.leads_until == pytest.approx(100.0 + leads_s)
     leader.pulse(99.0)  # an answer that comes late takes nothing away
-    leader.pulse(100.6)
-    stores.until(lambda: leader.leads_until == pytest.approx(100.6 + TIMING.lease_s))
+    clock.now = 101.0
+    leader.pulse(101.0)
+    stores.until(lambda: leader.proved_at == 101.0)
+    assert leader.leads_until == pytest.approx(100.5 + leads_s)
 
 
 def test_a_leader_that_is_cut_off_or_deposed_proves_nothing_more(stores: Stores) -> None:
@@ -146,19 +197,20 @@ def test_a_leader_that_is_cut_off_or_deposed_proves_nothing_more(stores: Stores)
     stores.depose(leader)
     leader.pulse(1e9)
     stores.until(lambda: leader.lead() == 2)
-    assert leader.leads_until < 1e8, "only what was sent since it was elected again"
+    assert leader.proved_at < 1e8, "only what was sent since it was elected again"
+    assert leader.leads_until is None
     other = stores.fresh("leader", "alpha")
     other.pulse(1e9)
-    assert other.leads_until is None, "it does not lead"
+    assert (other.leads_until, other.proved_at) == (None, None), "it does not lead"
 
 
 def test_a_host_that_is_cut_off_is_seen_to_be_gone(stores: Stores) -> None:
     agent, leader = stores.fresh("agent", "alpha"), leading(stores)
     stores.until(lambda: leader.view().leases["alpha"].alive)
-    joined_at = agent.renewed_at
+    before = agent.footing.lease
     for number in range(1, 6):
-        agent.renew(joined_at + number / 1000)
-    stores.until(lambda: agent.renewed_at == joined_at + 0.005)
+        agent.renew(agent.renewed_at + number / 1000)
+    stores.until(lambda: agent.footing.lease == before + 5)
     stores.cut(agent)
     assert not agent.fresh
     stores.until(lambda: not leader.view().leases["alpha"].alive)

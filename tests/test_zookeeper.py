@@ -17,12 +17,12 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NotEmptyError
 from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
+from failover.boot import boot_time
 from failover.errors import BadInput, Denied, Refused, Unreachable, Unsafe
 from failover.model import Assignment, Cluster, Event, Hold, Host, Report, Vserver, frozen_map
 from failover.store import Change
 from failover.timing import Timing
 from failover.zookeeper import ZooKeeperStore, connect, read_credentials
-from failover.zookeeper.store import boot_time
 from tests.zookeeper_server import ZooKeeperServers, free_ports
 
 pytestmark = pytest.mark.needs("java")
@@ -293,12 +293,31 @@ def test_a_second_agent_of_the_same_name_is_never_fresh(one: ZooKeeperServers, o
 def test_the_granted_session_is_known(one: ZooKeeperServers) -> None:
     """ZooKeeper grants between 1 and 60 s, and more is not asked for."""
     for asked_s, granted_s in ((2.0, 2.0), (60.0, 60.0)):
-        store = ZooKeeperStore("real", one.clients, SECRET, role="leader", timing=Timing(asked_s))
+        store = ZooKeeperStore("real", one.clients, SECRET, role="agent", host="alpha", timing=Timing(asked_s))
         try:
             until(lambda store=store: store.fresh)
             assert store.session_s == granted_s
         finally:
             store.close()
+
+
+def test_a_session_goes_on_with_its_own_length_or_is_made_anew(
+    one: ZooKeeperServers, opened: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What runs may go by an end that the agent before has given it, under longer terms; and ZooKeeper's next leader
+    goes by the length that a session was made with."""
+    everything_written(one, opened)
+    path, sessions = tmp_path / "session", []
+    for asked_s, granted_s in ((4.0, 4.0), (2.0, 4.0), (6.0, 6.0)):
+        timing = Timing(asked_s)
+        store = ZooKeeperStore("real", one.clients, SECRET, role="agent", host="beta", timing=timing, session_file=path)
+        try:
+            until(lambda store=store: store.fresh)
+            assert store.session_s == granted_s
+            sessions.append(store._client.session)
+        finally:
+            store.close()
+    assert sessions[0] == sessions[1] != sessions[2]
 
 
 # --- servers that are not there ---------------------------------------------------------------------------------------
@@ -353,6 +372,50 @@ def test_one_server_of_three_is_lost_and_no_session_with_it(
     assert [agent._client.session for agent in agents] == sessions
     until(leader.lead)
     assert leader.lead() == epoch
+
+
+def resting(three: ZooKeeperServers, opened: Callable[..., Any]) -> list[Any]:
+    """Six agents whose leases rest on grants."""
+    agents = [opened(three, "agent", f"host{number}") for number in range(6)]
+    until(lambda: all(agent.fresh for agent in agents))
+    for agent in agents:
+        agent.rest_on_grants()
+    until(lambda: all(agent.rest.granted and agent.rest.settled for agent in agents))
+    return agents
+
+
+def test_one_server_of_three_falls_silent_and_who_rests_on_grants_keeps_its_session(
+    three: ZooKeeperServers, opened: Callable[..., Any]
+) -> None:
+    """What is sent keeps the client from asking by itself whether its server is there."""
+    agents = resting(three, opened)
+    sessions = [agent._client.session for agent in agents]
+    with contextlib.ExitStack() as stack:
+        for agent in agents:
+            stack.enter_context(renewing(agent))
+        victim = next(server.number for server in three.servers if three.mode(server.number) == "follower")
+        time.sleep(0.5)
+        three.signal(victim, signal.SIGSTOP)
+        time.sleep(2 * TIMING.session_s)
+        operator = opened(three, "operator")
+        until(lambda: operator.connected)
+        alive = "/failover/real/alive"
+        assert len(operator._client.names((alive,))[alive]) == len(agents)
+    assert [agent._client.session for agent in agents] == sessions
+
+
+def test_who_rested_on_grants_claims_its_lease_in_time_though_its_server_is_silent(
+    three: ZooKeeperServers, opened: Callable[..., Any]
+) -> None:
+    """It has written nothing for long, so it has not noticed; and a new leader does not wait for long."""
+    agents = resting(three, opened)
+    victim = next(server.number for server in three.servers if three.mode(server.number) == "follower")
+    three.signal(victim, signal.SIGSTOP)
+    began = time.monotonic()
+    for agent in agents:
+        agent.claim_anew()
+    until(lambda: all(agent.fresh and not agent.rest.granted for agent in agents))
+    assert time.monotonic() - began < 0.45 * TIMING.session_s
 
 
 @pytest.mark.parametrize("busy", [True, False], ids=["with other answers", "silent"])

@@ -10,6 +10,7 @@ from failover.simulate.engine import Universe, simulate
 from failover.stories.events import Event, Names, read_event
 from failover.stories.outcome import Outcome
 from failover.stories.story import Initial, Traits
+from failover.timing import PROFILES
 
 HOSTS = ("h1", "h2", "h3")
 V = Vserver("v", "h1", ("h2", "h3"), ("10.0.0.101/24",))
@@ -19,7 +20,7 @@ MIDST = Initial(owners=frozen_map({"v": "h1", "w": "h2"}), running=frozen_map({"
 
 def cluster(*vservers: Vserver, timing: str = "normal") -> Cluster:
     hosts = {name: Host(name, f"10.0.0.{number}") for number, name in enumerate(HOSTS, 1)}
-    return Cluster("test", hosts, {vserver.name: vserver for vserver in vservers or (V, W)}, timing=timing)
+    return Cluster("test", hosts, {vserver.name: vserver for vserver in vservers or (V, W)}, timing=PROFILES[timing])
 
 
 def rare(vserver: Vserver, every_s: float) -> Vserver:

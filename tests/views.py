@@ -25,6 +25,7 @@ from failover.model import (
     VserverReport,
 )
 from failover.plan import plan
+from failover.timing import PROFILES
 
 NOW = 1000.0
 CLUSTER_VERSION = 3
@@ -34,7 +35,7 @@ V1 = Vserver("v1", "alpha", ("beta", "gamma"), ("10.0.0.101/24",))
 
 def cluster(*vservers: Vserver, hosts: tuple[str, ...] = HOSTS) -> Cluster:
     made = {name: Host(name, f"10.0.0.{number}") for number, name in enumerate(hosts, 1)}
-    return Cluster("test", made, {vserver.name: vserver for vserver in vservers or (V1,)}, timing="fast")
+    return Cluster("test", made, {vserver.name: vserver for vserver in vservers or (V1,)}, timing=PROFILES["fast"])
 
 
 Expected = tuple[str, str | None, Kind] | str | None  # (owner, target, kind) | "hold: pattern" | nothing

@@ -20,13 +20,13 @@ import json
 import os
 import socket
 import struct
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agents.isolation.record import SOCKET
+from failover.boot import boot_time
 from failover.errors import Denied, FailoverError, Refused, Unreachable
 
 MESSAGE_BYTES = 128 * 1024
@@ -54,7 +54,7 @@ class StartOrder:
     epoch: int = 0
 
     def check_in_time(self) -> None:
-        late_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self.until
+        late_s = boot_time() - self.until
         if late_s >= 0:
             raise Refused(
                 f"it was to be started {late_s:.1f} s earlier or not at all",

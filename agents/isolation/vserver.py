@@ -22,6 +22,7 @@ from agents.isolation import init as inits
 from agents.isolation.execution import execute
 from agents.isolation.order import ASK_S, PingOrder, StartOrder, ask, raise_failure
 from agents.isolation.record import RUN, Ended
+from failover.boot import boot_time
 from failover.errors import FailoverError, Refused, Unreachable
 from failover.model import State
 
@@ -84,7 +85,7 @@ def start(settings: Settings, *, run: Path = RUN) -> Status:
         init=init.argv,
         kind=init.kind.name,
         network="given" if settings.netns else "fresh",
-        until=min(settings.until, time.clock_gettime(time.CLOCK_BOOTTIME) + ASK_S),
+        until=min(settings.until, boot_time() + ASK_S),
         environment=dict(settings.environment),
         epoch=settings.epoch,
     )

@@ -37,6 +37,7 @@ from agents.replication.incoming import Request
 from agents.replication.manifest import FILE, Entries, encode_entries, text
 from agents.replication.record import VSERVERS, Place, check_name
 from agents.replication.salvage import acknowledged, unshipped
+from failover.boot import boot_time
 from failover.errors import BadInput, Denied, FailoverError, Refused, Unsafe
 
 TOLD = Path("/run/failover/told.json")
@@ -118,7 +119,7 @@ class Receiver:
         """`heard` is before all that the caller does next; `received_s`: how old the replica is by what we know."""
         heard, record, known_at = received.moment(), place.load(), received.at(place)
         said = {field: getattr(record, field) for field in ("generation", "epoch", "checksum", "diverged")}
-        age_s = None if known_at is None else time.clock_gettime(time.CLOCK_BOOTTIME) - known_at
+        age_s = None if known_at is None else boot_time() - known_at
         return json.dumps({**said, "heard": heard, "received_s": age_s}).encode()
 
     def _commit(self, request: Request, raw: bytes, heard: str = "") -> bytes:

@@ -13,11 +13,11 @@ Rule 3: a tree that was live since is no longer the replica of which it was said
 from __future__ import annotations
 
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from agents.replication.record import Place
+from failover.boot import boot_time
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOMENT = re.compile(r"([0-9a-f]{8})-([0-9]{1,15})")
@@ -25,7 +25,7 @@ _MOMENT = re.compile(r"([0-9a-f]{8})-([0-9]{1,15})")
 
 def moment() -> str:
     """Now, as one word: which boot, and its milliseconds."""
-    return f"{_boot()}-{int(_now() * 1000)}"
+    return f"{_boot()}-{int(boot_time() * 1000)}"
 
 
 def at(place: Place) -> float | None:
@@ -56,12 +56,8 @@ def _boot_time(word: str) -> float | None:
     if match is None or match[1] != _boot():
         return None
     found = int(match[2]) / 1000
-    return found if found <= _now() else None
+    return found if found <= boot_time() else None
 
 
 def _boot() -> str:
     return _BOOT_ID.read_text()[:8]
-
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -44,6 +44,7 @@ from agents.replication.rsync import UNREACHABLE, check_version, path_list
 from agents.replication.salvage import acknowledged
 from agents.replication.snapshot import frozen_source
 from agents.steps import Shipped
+from failover.boot import boot_time
 from failover.errors import FailoverError, Refused, Unreachable, Unsafe
 from failover.model import Host, Vserver
 
@@ -99,7 +100,7 @@ def ship(
     """
     check_version()
     place = Place(vserver.name, vservers)
-    begun = time.clock_gettime(time.CLOCK_BOOTTIME)
+    begun = boot_time()
     lock = place.home / f"ship-{target.name}"
     with plainly(f"{vserver.name} cannot be sent to {target.name}; its replicas stay as they are"):
         place.make_home()

@@ -87,6 +87,8 @@ def as_report(opened: Opened, verdict: Verdict, again: str, kept: Path | None) -
             }
             for name, outages in verdict.outages.items()
         },
+        "granted": {host: round(share, 3) for host, share in looks.granted.items()},
+        "takeovers": {"grants": looks.takeovers[0], "session": looks.takeovers[1]},
         "looks": {"watch": looks.watch, "longest_s": looks.longest_s, "late": looks.late},
         "repeat": again,
         "logs": str(kept) if kept else None,
@@ -103,6 +105,11 @@ def shown(verdict: Verdict, again: str, kept: Path | None) -> Sequence[str]:
         written = f"{looks.acknowledged[name]} of {looks.tried[name]}"
         times = f"{max(lengths, default=0.0):6.1f} s {sum(lengths):6.1f} s"
         lines.append(f"{name:15} {len(lengths):6} {times} {written:>19} {lost:18}")
+    shares = ", ".join(f"{host} {share:.0%}" for host, share in looks.granted.items())
+    by_grants, by_session = looks.takeovers
+    lines.append(
+        f"on grants: {shares or 'nobody'} of the time; takeovers: {by_grants} by grants, {by_session} by session"
+    )
     late = f"; {looks.late} times two spoke between looks too far apart to count" if looks.late else ""
     lines.append(f"watched: {looks.watch} looks, {looks.longest_s * 1000:.0f} ms between two at most{late}")
     if not verdict.broken:

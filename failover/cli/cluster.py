@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from failover.cli.operate import Commands
-from failover.errors import BadInput, Denied, FailoverError, Refused
+from failover.errors import BadInput, Denied, FailoverError, NotApplied, Refused, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from failover.ensemble import Server
-    from failover.model import Cluster
+    from failover.model import Cluster, View
+    from failover.store import Store
 
 HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key.pub")
 
@@ -38,6 +39,8 @@ def add(commands: Commands) -> None:
     check.set_defaults(run=_check)
     apply = commands.add_parser("apply", help="make cluster.yaml the cluster's law")
     apply.add_argument("file", nargs="?", type=Path, help="default: --config")
+    help_ = "although what was applied before cannot be read: it is replaced, and compared with nothing"
+    apply.add_argument("--anew", action="store_true", help=help_)
     apply.set_defaults(run=_apply)
 
 
@@ -149,8 +152,8 @@ def _prepare_server(servers: Sequence[Server], mine: Server | None, directory: P
 
 def _check(options: Namespace) -> None:
     from failover.config import examine, text_of
+    from failover.config.terms import name_of
     from failover.timeline import table
-    from failover.timing import PROFILES
 
     path = options.file or options.config
     loaded = examine(text_of(path), str(path))
@@ -158,9 +161,9 @@ def _check(options: Namespace) -> None:
         print(f"warning: {warning}")
     cluster = loaded.cluster
     print(f"{path} is fine: {_size(cluster)}")
-    timing = PROFILES[cluster.timing]
-    print(textwrap.fill(f"timing {cluster.timing}: {timing.proof()}", 78, subsequent_indent="  "))
-    print(table(timing))
+    said = f"timing {name_of(cluster.timing)}: {cluster.timing.proof()}"
+    print(textwrap.fill(said, 78, subsequent_indent="  "))
+    print(table(cluster.timing))
 
 
 def _apply(options: Namespace) -> None:
@@ -174,10 +177,7 @@ def _apply(options: Namespace) -> None:
     loaded = examine(text, str(path))
     options.config = path
     with connected(options) as store:
-        try:
-            view = store.view()
-        except Refused:  # nothing has been applied yet
-            view = None
+        view = _applied(store, anew=options.anew)
         if view is not None:
             refuse_losses(view, loaded.cluster)
         store.apply(loaded.cluster, text, view.cluster_version if view else None)
@@ -186,6 +186,21 @@ def _apply(options: Namespace) -> None:
     for warning in loaded.warnings:
         print(f"warning: {warning}")
     print(f"applied: {_size(loaded.cluster)}")
+
+
+def _applied(store: Store, *, anew: bool) -> View | None:
+    """What this is compared with; None: nothing was applied before, or it cannot be read, and `anew`."""
+    try:
+        return store.view()
+    except NotApplied:
+        return None
+    except Unreadable as error:
+        if error.where != "cluster":
+            raise
+        if not anew:
+            hint = "failover apply --anew replaces it, and compares it with nothing"
+            raise Refused(error.message, hint=hint) from error
+        return None
 
 
 def _size(cluster: Cluster) -> str:

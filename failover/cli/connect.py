@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 @contextmanager
 def connected(options: Namespace) -> Iterator[ZooKeeperStore]:
     from failover.config import load
-    from failover.timing import PROFILES
     from failover.zookeeper import connect, read_credentials
 
     declared = load(options.config)
@@ -24,7 +23,7 @@ def connected(options: Namespace) -> Iterator[ZooKeeperStore]:
         declared.name,
         declared.zookeeper.servers,
         credentials,
-        timing=PROFILES[declared.timing],
+        timing=declared.timing,
         credentials_path=declared.zookeeper.credentials,
     )
     try:

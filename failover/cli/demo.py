@@ -15,19 +15,21 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from failover.cli.operate import Commands
-from failover.errors import Denied, Refused
+from failover.errors import Denied, Refused, Unreachable
 
 if TYPE_CHECKING:
     from failover.lab.drill import Takeover
     from failover.lab.lab import Lab
     from failover.lab.writer import Writer
 
+GRANTS_WITHIN_S = 30.0  # a start is trouble, after which a host waits for some calm
 LOCK = Path("/run/failover-demo.lock")  # held by the demo that runs
 
 WHAT = {
     "cut": "the power of {source} is cut",
-    "noticed": "its ZooKeeper session is over: its lease ended before that",
+    "noticed": "its right to run v1 is over, and all was frozen before that",
     "decided": "the leader gives v1 to {target}",
+    "begun": "the word is in ZooKeeper, and {target} has read it",
     "promoted": "the newest complete generation is the tree of v1",
     "address": "the address is up and announced",
     "started": "the first process of v1 runs",
@@ -77,7 +79,7 @@ def _alone() -> Iterator[None]:
 
 
 def _play(lab: Lab) -> dict[str, float | int | bool]:
-    from failover.lab import drill, sample
+    from failover.lab import drill, parts, sample
     from failover.lab.probe import Probe
     from failover.lab.writer import Writer
 
@@ -85,7 +87,13 @@ def _play(lab: Lab) -> dict[str, float | int | bool]:
     with Probe(lab, sample.URL) as probe, Writer(lab, sample.ADDRESS) as writer:
         sample.await_("write", lambda: len(writer.rows) > 20)
         sample.await_("fresh replicas", lambda: sample.fresh(lab))
+        leader = parts.have_another_lead(lab, "hostA")
         _show(lab)
+        _say(f"{leader} leads, and grants hostA to run v1, for a fraction of a second each time")
+        try:
+            parts.await_grants(lab, "hostA", within_s=GRANTS_WITHIN_S)
+        except Unreachable:
+            _say("this machine is too busy for that: hostA rests on its session, so its loss is noticed seconds later")
         _say("cutting the power of hostA while rows are being written")
         taken = drill.take_over(lab, probe, "hostA", ask="hostB")
         _show_timeline(taken)

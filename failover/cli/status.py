@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from failover.cli.operate import Commands
 from failover.model import Assignment, State, View, Vserver, Want
-from failover.plan import alive, fenced, intent_of, is_drained, own_report, replica_age, verdicts, wanted
+from failover.plan import alive, fenced, intent_of, is_drained, own_report, replica_age, terms, verdicts, wanted
 
 WIDTH = 80
 Rows = list[tuple[str, ...]]
@@ -53,11 +53,12 @@ def lines(view: View, *, coloured: bool = False) -> list[str]:
     rows: Rows = [("VSERVER", "STATE", "HOST", "SINCE", "ADDRESS", "BACKUPS (GENERATION, AGE)")]
     rows += [_row(view, vserver) for _, vserver in sorted(_shown(view).items())]
     out += _table(rows, coloured) if len(rows) > 1 else ["no vserver is declared"]
-    rows = [("HOST", "STATE", "OWNS", "ADDRESS")]
+    rows = [("HOST", "STATE", "LEASE", "OWNS", "ADDRESS")]
     for name, host in view.cluster.hosts.items():
         owns = [word.vserver for word in view.assignments.values() if _owned_by(view, word, name)]
-        rows.append((name, host_state(view, name), " ".join(sorted(owns)) or "–", host.address))
-    return [*out, "", *_table(rows, coloured), *_drains(view), *_behind(view), *_salvaged(view)]
+        rows.append((name, host_state(view, name), _lease(view, name), " ".join(sorted(owns)) or "–", host.address))
+    notes = [*_drains(view), *_on_session(view), *_other_terms(view), *_behind(view), *_salvaged(view)]
+    return [*out, "", *_table(rows, coloured), *notes]
 
 
 def _shown(view: View) -> dict[str, Vserver]:
@@ -145,6 +146,47 @@ def _owned_by(view: View, word: Assignment, host: str) -> bool:
     return word.owner == host and word.vserver in _shown(view)
 
 
+def rests_on(view: View, host: str) -> tuple[str, float] | None:
+    """What the host's right rests on, and after how many seconds without a word it may be taken over at the earliest;
+    None while it is lost."""
+    if not alive(view, host):
+        return None
+    timing = terms(view, host)
+    return ("grants", timing.grant_s) if view.leases[host].granted else ("session", timing.session_s)
+
+
+def _lease(view: View, host: str) -> str:
+    rests = rests_on(view, host)
+    return f"{rests[0]}, {rests[1]:g} s" if rests else "–"
+
+
+def _why_on_session(view: View, host: str) -> str:
+    """In the host's words; empty when it should be, or there is nothing to say of it."""
+    report = view.reports.get(host)
+    rests = rests_on(view, host)
+    return report.on_session if report and rests and rests[0] == "session" else ""
+
+
+def _on_session(view: View) -> list[str]:
+    why = {name: _why_on_session(view, name) for name in view.cluster.hosts}
+    out = [line for name, text in why.items() if text for line in _wrapped("  ", f"{name}: {text}", coloured=False)]
+    return ["", "on the session for now, not on grants:", *out] if out else []
+
+
+def _other_terms(view: View) -> list[str]:
+    """Of agents that were started before `timing` changed, or whose session is not what they asked for."""
+    wanted_s, out = view.cluster.timing.session_s, []
+    for name in view.cluster.hosts:
+        own = terms(view, name)
+        if replace(own, session_s=wanted_s) != view.cluster.timing or own.session_s < wanted_s:
+            out += _wrapped("  ", f"{name}: restart failover-agent; if that changes nothing, look at zoo.cfg's "
+                            "maxSessionTimeout", coloured=False)  # fmt: skip
+        elif own.session_s > wanted_s:
+            text = f"{name}: its session is one of {own.session_s:g} s until the host is booted"
+            out += _wrapped("  ", text, coloured=False)
+    return ["", "other timing than applied:", *out] if out else []
+
+
 def _since(view: View, word: Assignment | None) -> str:
     report = own_report(view, word) if word else None
     return short(max(0.0, time.time() - report.since_at)) if report and report.since_at else "–"
@@ -230,6 +272,7 @@ def as_data(view: View) -> dict[str, Any]:
                 "state": host_state(view, name),
                 "drained_until": view.intents.hosts[name].until_at if is_drained(view, name) else None,
                 "address": host.address,
+                "lease": _lease_data(view, name),
                 "fencing": _fencing_data(view, name),
                 "owns": sorted(word.vserver for word in view.assignments.values() if _owned_by(view, word, name)),
             }
@@ -237,6 +280,11 @@ def as_data(view: View) -> dict[str, Any]:
         },
         "holds": [asdict(hold) for hold in view.holds],
     }
+
+
+def _lease_data(view: View, host: str) -> dict[str, Any] | None:
+    rests = rests_on(view, host)
+    return {"rests_on": rests[0], "length": rests[1], "because": _why_on_session(view, host)} if rests else None
 
 
 def _fencing_data(view: View, host: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from failover.config.check import REFERS, said
 from failover.config.match import Found
+from failover.config.terms import timing_of
 from failover.model import (
     Capacity,
     Check,
@@ -84,8 +85,8 @@ def build(found: Found) -> Cluster:
         hosts=frozen_map(hosts),
         vservers=frozen_map({one.name: _vserver(one.name, one.values) for one in said(found)}),
         zookeeper=ZooKeeper(**values.get("zookeeper", {})),
-        timing=values.get("timing", Cluster.timing),
-        grants=values.get("lease") == "grants",
+        timing=timing_of(values.get("timing")),
+        grants=values.get("lease") != "session",
     )
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from failover.config import words
 from failover.config.match import Found, merged
 from failover.config.problem import Path, nearest, quoted
+from failover.config.terms import timing_of
+from failover.errors import Unsafe
 from failover.model import SECRET, is_secret
 
 _NO_HOST = ("none", "nobody", "nothing", "no")
@@ -69,6 +71,7 @@ def said(found: Found) -> tuple[Said, ...]:
 def check(found: Found) -> None:
     """Add to `found` every problem between its keys."""
     everyone = said(found)
+    _timing(found)
     _hosts(found)
     _fences(found)
     for one in everyone:
@@ -92,6 +95,13 @@ def _hosts(found: Found) -> None:
         if server in seen:
             found.report(path, f"{server} is there twice", "name each server once")
         seen.add(server)
+
+
+def _timing(found: Found) -> None:
+    try:
+        timing_of(found.values.get("timing"))
+    except Unsafe as unsafe:
+        found.report(("timing",), unsafe.message, unsafe.hint)
 
 
 def _fences(found: Found) -> None:

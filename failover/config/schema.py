@@ -195,6 +195,8 @@ TIMING = Either(
             "freeze": SOME_DURATION,
             "margin": SOME_DURATION,
             "renewals": SOME,
+            "grant": SOME_DURATION,
+            "leader_session": SOME_DURATION,
         }
     ),
 )
@@ -211,7 +213,7 @@ SCHEMA = Record(
             required={"servers": "as in servers: [10.0.0.1:2181]"},
         ),
         "timing": TIMING,
-        "lease": OneOf(("session", "grants")),
+        "lease": OneOf(("grants", "session")),
         "notify": List(NOTIFY),
         "defaults": ANY_VSERVER,
         "hosts": Table(NAME, ANY_HOST),
@@ -255,7 +257,6 @@ _LEAVE_OUT = NotYet("leave it out", moot=_anything)
 
 NOT_YET: Mapping[str, NotYet] = {
     "zookeeper.tls": NotYet("leave it out, and keep ZooKeeper's ports on a trusted network", moot=_anything),
-    "timing": NotYet("write fast, normal or patient", _only(*PROFILES)),
     "notify": NotYet("leave it out; `failover history` tells what happened", moot=_anything),
     "vservers.*.sync.mode": NotYet("write rsync", _only("rsync")),
     "vservers.*.sync.every": NotYet(

@@ -16,7 +16,7 @@ from failover.lab.lab import Lab
 from failover.lab.probe import Probe
 
 ANSWER_WITHIN_S = 60.0
-STEPS = ("detection", "decision", "promotion", "address", "start", "answer")
+STEPS = ("detection", "decision", "word", "promotion", "address", "start", "answer")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Takeover:
     cut: float
     noticed: float
     decided: float
+    begun: float
     promoted: float
     address: float
     started: float
@@ -39,7 +40,7 @@ class Takeover:
 
     def timeline(self) -> list[tuple[str, float]]:
         """Each step and the seconds since the power was cut."""
-        names = ("cut", "noticed", "decided", "promoted", "address", "started", "answered")
+        names = ("cut", "noticed", "decided", "begun", "promoted", "address", "started", "answered")
         return [(name, getattr(self, name) - self.cut) for name in names]
 
     def steps(self) -> dict[str, float]:
@@ -70,6 +71,7 @@ def take_over(lab: Lab, probe: Probe, source: str, ask: str) -> Takeover:
         cut,
         taken["facts"]["noticed_at"] - offset,
         taken["at"] - offset,
+        facts["begun_at"] - offset,
         facts["promoted_at"] - offset,
         facts["address_at"] - offset,
         facts["started_at"] - offset,

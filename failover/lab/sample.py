@@ -24,7 +24,7 @@ PACKAGES = ("nginx-light", "postgresql")
 CLUSTER = f"""\
 cluster: {{name}}
 zookeeper: {{{{servers: [10.77.0.1:2181, 10.77.0.2:2181, 10.77.0.3:2181]}}}}
-timing: fast
+timing: {{timing}}
 
 hosts:
   hostA: {{{{address: 10.77.0.1, network: {{{{device: eth0}}}}}}}}
@@ -48,9 +48,9 @@ _CREATE = (
 )
 
 
-def cluster_file(directory: Path, name: str) -> Path:
+def cluster_file(directory: Path, name: str, timing: str = "fast") -> Path:
     path = directory / "cluster.yaml"
-    path.write_text(CLUSTER.format(name=name))
+    path.write_text(CLUSTER.format(name=name, timing=timing))
     return path
 
 

@@ -2,6 +2,7 @@
 
 watch      who runs and who speaks                 a second copy, a second answer        (performance.py, judge.py)
 load       20 rows a second into each vserver      outages, what was acknowledged
+rests      what the hosts' leases rest on         how much was by grants: of the time, of the takeovers
 witness    what backups have whole, what starts    an acknowledged generation that is lost         (rows.py)
 logs       what the daemons wrote                  an error that nobody has expected
 status     in the end, and no later than GRACE_S   all that is wanted runs, every host is up, every copy follows
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -23,6 +24,7 @@ from failover.lab.load import Load
 from failover.lab.pace import LONGEST_S, paced
 from failover.lab.performance import Performance, Say
 from failover.lab.probe import outages
+from failover.lab.rests import Rests, resting_s, was_granted
 from failover.lab.rows import Loss, losses
 from failover.lab.stage import Stage
 from failover.lab.witness import Start, Witness, rows_of
@@ -44,6 +46,8 @@ class Looks:
     late: int  # times at which two spoke, but between looks that were too far apart to say that it was at once
     tried: Mapping[str, int]  # rows, by vserver
     acknowledged: Mapping[str, int]
+    granted: Mapping[str, float] = field(default_factory=dict)  # share of the time on grants, by host
+    takeovers: tuple[int, int] = (0, 0)  # of hosts on grants, of hosts on their sessions
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Verdict:
 
 def try_out(opened: Opened, lab: Lab, say: Say) -> Verdict:
     """`lab`: down; the caller takes it away."""
-    stage = Stage(opened, lab, lab.place.name, opened.story.cluster.timing, apart=False)
+    stage = Stage(opened, lab, lab.place.name, "normal", apart=False)
     stage.set_up(say)
     for vserver in opened.story.cluster.vservers.values():
         load.prepare(lab, vserver.primary, vserver.name)
@@ -82,11 +86,13 @@ class _Trial(Performance):
         super().__init__(opened, stage, paced(opened.story, LONGEST_S), say, 1.0)
         self._load = Load(stage.lab, {name: found[0].partition("/")[0] for name, found in stage.addresses.items()})
         self._witness = Witness(stage.lab, list(stage.addresses))
+        self._rests = Rests(stage.lab, stage.lab.place.name)
 
     @contextmanager
     def _company(self) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(self._witness)
+            stack.enter_context(self._rests)
             stack.enter_context(self._load)
             self._await_rows()
             yield
@@ -106,6 +112,7 @@ class _Trial(Performance):
 
     def run(self) -> Verdict:
         outcome, differing = self.play()
+        ended = monotonic()
         names = list(self._load.samples)
         acknowledged = {name: self._load.acknowledged(name) for name in names}
         found = [
@@ -121,6 +128,8 @@ class _Trial(Performance):
             late,
             {name: len(self._load.samples[name]) for name in names},
             {name: len(rows) for name, rows in acknowledged.items()},
+            self._granted(ended),
+            self._takeovers(),
         )
         return Verdict(
             outcome,
@@ -131,6 +140,17 @@ class _Trial(Performance):
             faults_of(self._story.events or ()),
             looks,
         )
+
+    def _granted(self, ended: float) -> dict[str, float]:
+        found = resting_s(self._rests.all_seen(), self._lab.real_hosts, self._began, ended)
+        return {host: rested_s / (ended - self._began) for host, rested_s in found.items()}
+
+    def _takeovers(self) -> tuple[int, int]:
+        """By what the record of the host that was lost had said before."""
+        seen, later_s = self._rests.all_seen(), self._began - self._began_at
+        events = (event for event in self._history[self._old :] if event["kind"] == "takeover")
+        by_grants = [was_granted(seen, event["facts"].get("from", ""), event["at"] + later_s) for event in events]
+        return sum(by_grants), len(by_grants) - sum(by_grants)
 
     def _last(self, vserver: str, outcome: Outcome) -> Iterator[Start]:
         """What is in the tree that runs in the end, as if it had just been started there."""

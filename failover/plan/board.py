@@ -27,7 +27,7 @@ from failover.model import (
     VserverReport,
     Want,
 )
-from failover.timing import PROFILES
+from failover.timing import Timing
 
 FLAPS = 3  # a host lost so often ...
 FLAPS_WITHIN_S = 600.0  # ... in this time is chosen last, and nothing moves there by itself
@@ -155,7 +155,7 @@ class Board:
         lease = self.view.leases.get(host)
         if lease is None:
             return self.view.led_at + BOOT_S
-        long_s = BOOT_S + PROFILES[self.view.cluster.timing].session_s
+        long_s = BOOT_S + terms(self.view, host).session_s
         long_gone = not lease.alive and self.lost_at(host) - lease.store_at > long_s
         return self.view.led_at + BOOT_S if long_gone else -math.inf
 
@@ -168,10 +168,10 @@ class Board:
         """The owner's session has just ended (or its power was cut), and this host has not been heard of since either:
         its session may be the next to end. Until that is known nothing is given to it. Hosts that die together are so
         lost in no order."""
-        timing = PROFILES[self.view.cluster.timing]
+        timing = terms(self.view, host)
         gone_at, heard_at = self.heard_at(owner), self.heard_at(host)
         known_at = heard_at + timing.session_s + 2 * timing.tick_s  # who is alive then has been heard of
-        early = self.now < gone_at + timing.session_s and not fenced(self.view, owner)
+        early = self.now < gone_at + terms(self.view, owner).session_s and not fenced(self.view, owner)
         if early or heard_at >= gone_at + MISSED * timing.renew_s:
             return False
         self.later(known_at)
@@ -245,8 +245,17 @@ def promises_ended(view: View, host: str) -> bool:
 
 def promises_end(view: View, host: str) -> float:
     """Of a host whose power was cut: the end of all that it had promised to others."""
-    timing = PROFILES[view.cluster.timing]
-    return view.memory.fencings[host].ended_at + timing.promise_s * (1 + 2 * timing.drift)
+    longest_s = max(one.promise_s * (1 + 2 * one.drift) for one in (view.cluster.timing, terms(view, host)))
+    report = view.reports.get(host)
+    known = ((report.promised if report else None) or {}).values()  # from when it went by longer terms, perhaps
+    ends = [report.store_at - bond.ended_s for bond in known] if report else []
+    return max(view.memory.fencings[host].ended_at + longest_s, *ends, -math.inf)
+
+
+def terms(view: View, host: str) -> Timing:
+    """By which a host goes, as it says itself; else those of the cluster."""
+    report = view.reports.get(host)
+    return view.cluster.timing if report is None or report.terms is None else report.terms
 
 
 def is_noted(memory: Memory, lease: Lease) -> bool:
@@ -266,7 +275,7 @@ def vouched_from(view: View, host: str) -> float | None:
     lease, intent = view.leases.get(host), view.intents.hosts.get(host)
     if lease is None or intent is None or intent.vouched != lease.version:
         return None
-    return lease.store_at + MISSED * PROFILES[view.cluster.timing].renew_s
+    return lease.store_at + MISSED * terms(view, host).renew_s
 
 
 def is_drained(view: View, host: str) -> bool:

@@ -21,11 +21,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from failover.model import Cut, CutWish, Event, Fence, Fencing, Hold, Memory, View, Want, frozen_map
-from failover.plan.board import MISSED, Board, fenced, off, wanted
+from failover.plan.board import MISSED, Board, fenced, off, terms, wanted
 from failover.plan.decide import decide
 from failover.plan.patience import clock
 from failover.store import Change
-from failover.timing import PROFILES
 
 DEADLINE_S = 50.0  # an attempt that has not ended by then is killed
 UNSEEN_S = DEADLINE_S + 10.0  # then its end will never be known: its leader is gone
@@ -69,14 +68,14 @@ def tried_by(fence: Fence | None) -> str:
 
 def listens_at(view: View) -> float:
     """When the leases must be read again, for somebody may be silent; leases are not watched. Never: infinity."""
-    missed_s = MISSED * PROFILES[view.cluster.timing].renew_s
+    missed_s = MISSED * view.cluster.timing.renew_s
     return min((at + missed_s for at in _watched(view)), default=math.inf)
 
 
 def listens_again_s(view: View) -> float:
     """After how long it is to be looked again: when a lease is over that was renewed last then, or, once somebody has
     missed renewals, a renewal later."""
-    timing = PROFILES[view.cluster.timing]
+    timing = view.cluster.timing
     waits = [
         at + length_s - view.now for at in _watched(view) for length_s in (MISSED * timing.renew_s, timing.lease_s)
     ]
@@ -174,7 +173,7 @@ def _why_not(view: View, host: str, wish: CutWish) -> str:
 
 def takes_part(view: View, host: str) -> bool:
     """It has just renewed its lease, or need not."""
-    lease, renew_s = view.leases[host], PROFILES[view.cluster.timing].renew_s
+    lease, renew_s = view.leases[host], terms(view, host).renew_s
     return lease.alive and (bool(lease.granted) or view.now < lease.store_at + MISSED * renew_s)
 
 
@@ -184,7 +183,7 @@ def _why(board: Board, host: str, held: Sequence[str]) -> str:
     view, lease = board.view, board.view.leases[host]
     if any(host in board.unproved.get(name, ()) for name in held):
         return "what waits may still run there"
-    timing, silent_s = PROFILES[view.cluster.timing], view.now - max(lease.store_at, view.watched_at)
+    timing, silent_s = terms(view, host), view.now - max(lease.store_at, view.watched_at)
     if not lease.alive or lease.granted or silent_s < timing.lease_s:
         return ""
     if view.unchanged_s.get(host, 0.0) < MISSED * timing.renew_s:

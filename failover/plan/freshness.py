@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 
 from failover.model import Assignment, Vserver, VserverReport, Want
-from failover.plan.board import Board, alive, fenced, has_begun, has_obeyed, may_follow, reported
-from failover.timing import PROFILES
+from failover.plan.board import Board, alive, fenced, has_begun, has_obeyed, may_follow, reported, terms
 
 
 def age_of(board: Board, vserver: Vserver, host: str) -> float | None:
@@ -86,7 +85,7 @@ def _stayed_down(board: Board, word: Assignment, owner: str, known: VserverRepor
 
 def _lease_end(board: Board, owner: str) -> float:
     lease = board.view.leases[owner]
-    return lease.store_at + (0.0 if lease.granted else PROFILES[board.view.cluster.timing].lease_s)
+    return lease.store_at + (0.0 if lease.granted else terms(board.view, owner).lease_s)
 
 
 def _end(board: Board, word: Assignment, owner: str) -> float:
@@ -116,7 +115,7 @@ def _asked(board: Board, word: Assignment, owner: str) -> tuple[str, ...]:
 def _promised_until(board: Board, word: Assignment, host: str, lease_end: float) -> float:
     """Until when the owner may have run by the promises of this host."""
     report = board.view.reports.get(host)
-    heard_at = lease_end + PROFILES[board.view.cluster.timing].renew_s  # a report may be so long on its way
+    heard_at = lease_end + terms(board.view, host).renew_s  # a report may be so long on its way
     if report is None or report.promised is None or report.store_at < heard_at:
         return board.now
     bond = report.promised.get(word.vserver)

@@ -127,7 +127,7 @@ def judge_move(board: Board, vserver: Vserver, word: Assignment, host: str, *, b
     if not hopeless and host in board.kept_off(word):
         hopeless = "failed to run it before"
     if not hopeless and by_itself and board.flapping(host):
-        hopeless = "was lost again and again"
+        hopeless = "was lost again and again, and has not been up for ten minutes since"
     return Verdict(host, not hopeless, hopeless or "may take it")
 
 

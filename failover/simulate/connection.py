@@ -30,17 +30,28 @@ class Connection:
     """`changed` is called in the midst of somebody's write: it may only take a note."""
 
     def __init__(
-        self, world: World, role: Role, timing: Timing, changed: Callable[[], None], session: int | None, line: Line
+        self,
+        world: World,
+        role: Role,
+        timing: Timing,
+        changed: Callable[[], None],
+        session: int | None,
+        line: Line,
+        clock: Callable[[], float],
     ) -> None:
+        """`clock`: boot time of its host."""
         self._world, self._role, self._timing, self._changed, self._line = world, role, timing, changed, line
+        self._clock = clock
         unwatched = ("leases", "taken")
         watched = (directory for directory in DIRECTORIES[role] if directory not in unwatched)
         self._followed = (*FILES[role], *(f"{directory}/" for directory in watched))
         self.session: int | None = session
+        self._asked_s = timing.leader_session_s if role == "leader" else timing.session_s
         self._open = self._connected = self._fresh = self._closed = False
         self._link = 0  # counts the connections: what was begun under another one is void
         self._silence = 0  # counts the times that the answers stayed away or came back
         self._silent = self._notified = self._paused = False
+        self._joined_at = 0.0  # when the newest attempt to connect was made, by its host's clock
         self._mirror: Mapping[str, Node] = {}
         self._read_at = 0.0  # since when it has been fresh without a break, on the store's clock
         self._known = 0  # the transaction after which something in the mirror was read
@@ -55,7 +66,7 @@ class Connection:
 
     @property
     def session_s(self) -> float | None:
-        return self._timing.session_s
+        return self._asked_s
 
     @property
     def trouble(self) -> FailoverError | None:
@@ -81,7 +92,8 @@ class Connection:
             return
         self._open = True
         self._link += 1
-        self._ask(partial(self._world.open, self._timing.session_s, self.session), self._opened)
+        self._joined_at = self._clock()
+        self._ask(partial(self._world.open, self._asked_s, self.session), self._opened)
 
     def close(self) -> None:
         """Let go in order: only an agent leaves its session alone."""
@@ -113,7 +125,7 @@ class Connection:
             if not self._silent:
                 self._silent = True
                 self._silence += 1
-                self._line.after(self._timing.session_s * 2 / 3, partial(self._notice, self._silence))
+                self._line.after(self._asked_s * 2 / 3, partial(self._notice, self._silence))
             return
         self._silent = False
         if self.session is not None and not self._world.hear(self.session):
@@ -180,8 +192,22 @@ class Connection:
         if read.zxid < self._known:  # the mirror never goes back in time
             self._ask(self._look, self._saw)
             return
-        self._mirror = read.nodes
+        self._mirror = {**read.nodes, **self._unread(read.nodes)}
         self._changed()
+
+    def _unread(self, nodes: Mapping[str, Node]) -> Mapping[str, Node]:
+        """Leases as they were read last (failover/zookeeper/mirror.py, rule 3)."""
+        before = self._mirror
+        alive = {path for path in nodes if path.startswith("alive/")}
+        leases = [path.removeprefix("leases/") for path in nodes if path.startswith("leases/")]
+        if alive != {path for path in before if path.startswith("alive/")} and len(alive) < len(leases):
+            return {}  # somebody is gone
+        same = [
+            host
+            for host in leases
+            if all(_same(before.get(path), nodes.get(path)) for path in (f"alive/{host}", f"intent/hosts/{host}"))
+        ]
+        return {path: before[path] for host in same for path in (f"leases/{host}", f"taken/{host}") if path in before}
 
     def _lost(self) -> None:
         """What was begun in the connection is void."""
@@ -196,3 +222,8 @@ class Connection:
         """Of what this process has written itself it knows at once."""
         found = {path: node for path in paths if (node := self._world.nodes.get(path))}
         self._mirror, self._known = {**self._mirror, **found}, self._world.zxid
+
+
+def _same(before: Node | None, now: Node | None) -> bool:
+    """Nothing was written."""
+    return before == now if before is None or now is None else before.zxid == now.zxid

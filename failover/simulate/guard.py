@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 
 from agents.asking import Asking
 from agents.lease import Asks, Granted
-from failover.grants import Letter
+from failover.grants.protocol import Letter
 from failover.simulate.clock import Clock, Entry, Scheduler
 
 LEAD_S = 0.02  # freezing begins so long before the end
@@ -69,8 +69,10 @@ class Guard:
 
     def begin(self) -> None:
         """Also after another one: it knows what that has written down."""
-        asks, self.asking = self.asking.asks, Asking(self._send, first=self.asking.number)
-        self.asking.obey(asks, self._clock.now())
+        before, self.asking = self.asking, Asking(self._send, first=self.asking.number)
+        if before.asks is not None:
+            now = self._clock.now()
+            self.asking.resume(before.asks, before.granted(now).until, now)
         self.running, self.hung, self.hung_until = True, False, 0.0
         self.go_on()
 
@@ -149,7 +151,19 @@ class Guard:
         self._asks_at = self._scheduler.at(at, self._ask, soft=True, regular=True)
 
     def _tell(self) -> None:
-        if self.asking.news(self._clock.now()) is not None:
+        news = self.asking.news(self._clock.now())
+        if news is not None and news[1]:
+            self._news()
+
+    def hang(self) -> None:
+        """Its silence is news: after half of what is left of its grants, as agents/lease.py has it."""
+        self.hung = True
+        left_s = self.granted().until - self._clock.now()
+        if left_s > 0:
+            self._scheduler.at(self._clock.when(self._clock.now() + left_s / 2), self._silent)
+
+    def _silent(self) -> None:
+        if self.running and self.hung and not self.stalled:
             self._news()
 
     def open(self, name: str) -> bool:

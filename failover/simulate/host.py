@@ -14,7 +14,7 @@ from functools import partial
 from agents.agent import Agent
 from agents.steps import Seen, Shipped
 from failover.daemon import Turner
-from failover.granting import Granting
+from failover.grants.granting import Granting
 from failover.leader import Leader
 from failover.model import Told
 from failover.simulate.body import Body
@@ -174,7 +174,7 @@ class Host:
         granting = Granting(self.leader_store, self._scene.timing, self.clock.now)
         self.ear = Ear(self.name, self._scene, self.leader, granting, self._random)
         devices = SimulatedDevices(self._outlets, self.leader, lambda: self.body.powered, self._random)
-        return Leader(self.leader_store, granting, self.ear.read, clock=self.clock.now, devices=devices)
+        return Leader(self.leader_store, self.name, granting, self.ear.read, clock=self.clock.now, devices=devices)
 
     def _line(self, process: Process) -> Wire:
         scene, life = self._scene, process.life
@@ -281,7 +281,7 @@ class Host:
         guard, scheduler = self.body.guard, self._scene.scheduler
         if not guard.running:
             return
-        guard.hung = True
+        guard.hang()
         guard.hung_until = max(guard.hung_until, scheduler.now + length_s)
 
         def over() -> None:

@@ -18,7 +18,6 @@ from failover.model import Told, Vserver, frozen_map
 from failover.plan import plan
 from failover.simulate.host import Host
 from failover.simulate.scene import Scene
-from failover.timing import PROFILES
 
 QUIET_S = 12.0  # so long nothing but regular rounds has happened before idle time is left out
 REGULAR_S = 10.0  # a vserver that is synced more rarely keeps its moments
@@ -77,7 +76,7 @@ class Idle:
         told, agent, now = host.machine.told, host.agent.turner, host.clock.now()
         if told is None or not isinstance(agent, Agent) or not host.agent.works:
             return False
-        rights = agent._talk.rights(told, PROFILES[told.cluster.timing], now)
+        rights = agent._talk.rights(told, told.cluster.timing, now)
         return all(name in rights for name in owned(told) if host.body.runs(name))
 
     def _agents_moment(self, host: Host) -> list[float]:
@@ -101,8 +100,12 @@ class Idle:
         holder = self.scene.world.nodes.get("leader/holder")
         if not store.fresh or holder is None or holder.session != store.session:
             return True
+        assert host.ear is not None
         try:
-            decided = plan(host.ear.granting.seen(store.view()) if host.ear else store.view())
+            view = store.view()
+            if not host.ear.granting.settled(view):
+                return False
+            decided = plan(host.ear.granting.seen(view))
         except FailoverError:
             return True
         if decided.changes or decided.cuts.begin:

@@ -19,6 +19,9 @@ class Links:
         self._isolated: set[str] = set()
 
     def reaches(self, source: str, target: str) -> bool:
+        """A host needs no cable to reach itself: one that leads grants to its own guard."""
+        if source == target:
+            return True
         return (source, target) not in self._cut and source not in self._isolated and target not in self._isolated
 
     def cut(self, directions: Iterable[Direction]) -> None:

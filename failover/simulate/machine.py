@@ -16,7 +16,7 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
-from agents.lease import Asks, Granted
+from agents.lease import NO_ANSWER, Asks, Granted
 from agents.promise import Answer, Message, Question, lasting, under_way
 from agents.steps import (
     FAILURES,
@@ -36,7 +36,7 @@ from agents.steps import (
     is_tried_again,
 )
 from failover.errors import FailoverError, Refused, Unreachable
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import Assignment, Report, State, Told, Want, frozen_map
 from failover.simulate.body import Body, Life
 from failover.simulate.clock import EPOCH
@@ -367,8 +367,8 @@ class SimulatedMachine:
 
     @property
     def granted(self) -> Granted:
-        granted = self._body.guard.granted()
-        return granted if self._body.guard.running else replace(granted, troubled=True)
+        guard = self._body.guard
+        return guard.granted() if guard.works else replace(guard.granted(), troubled=True, because=NO_ANSWER)
 
     def hold(self, until: float, told: Told, promised: Mapping[str, float], footing: Footing | None = None) -> bool:
         self._told = told

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from failover import records, wire, writes
 from failover.errors import Refused, Unreachable
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import (
     Cluster,
     ClusterIntent,
@@ -37,6 +37,7 @@ from failover.simulate.line import Direct, Line
 from failover.simulate.znodes import World, aged
 from failover.store import Change, Rest, Store
 from failover.timing import PROFILES, Timing
+from failover.touches import Touches
 from failover.writes import Check, Create, Delete, Set, Write
 
 _R = TypeVar("_R")
@@ -60,13 +61,13 @@ class MemoryStore(Connection, Store):
         clock: Callable[[], float] | None = None,
         line: Line | None = None,
     ) -> None:
-        super().__init__(world, role, timing, changed, session, line or Direct())
-        self._host, self._clock = host, clock or world.clock
+        super().__init__(world, role, timing, changed, session, line or Direct(), clock or world.clock)
+        self._host = host
         self._told: tuple[Mapping[str, Node], Told] | None = None
         self._lease_version: int | None = None  # what the next renewal will find; None: not known
-        self._renewed_at: float | None = None
+        self._touches = Touches(timing.kept_s)
         self._rest, self._footing = Rest(), Footing(-1, -1)
-        self._proved_at: float | None = None  # the sending of the newest write that was acknowledged while it leads
+        self._proofs = Touches(timing.kept_s)  # since it leads
         self._report: Report | None = None  # the newest, while it is not acknowledged
         self._reporting = False
         self._epoch: int | None = None
@@ -77,7 +78,7 @@ class MemoryStore(Connection, Store):
         self._lease_version, self._reporting = None, False
 
     def _begin_session(self) -> None:
-        self._renewed_at = self._epoch = self._proved_at = None
+        self._epoch, self._touches, self._proofs = None, Touches(self._timing.kept_s), Touches(self._timing.kept_s)
 
     def _begin(self) -> None:
         """An agent's lease, then the mirror."""
@@ -92,10 +93,9 @@ class MemoryStore(Connection, Store):
     def skip(self, length_s: float, clock_s: float, paths: Collection[str]) -> None:
         """As if the renewals and reports of the idle time that is left out had been made; `clock_s`: on our clock."""
         self._mirror = aged(self._mirror, length_s, paths)
-        if self._fresh and self._renewed_at is not None:
-            self._renewed_at += clock_s
-        if self._proved_at is not None:
-            self._proved_at += clock_s
+        if self._fresh:
+            self._touches.skip(clock_s)
+        self._proofs.skip(clock_s)
 
     # --- the lease ----------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,9 @@ class MemoryStore(Connection, Store):
             self._line.after(_AGAIN_S, partial(self._unless_void, self._link, self._begin))
         else:
             self._lease_version = version
-            self._renewed_at, self._rest = max(sent_at, self._renewed_at or sent_at), Rest()
+            self._touches.begun(self._joined_at)
+            self._touches.acknowledged(sent_at, self._clock())
+            self._rest = Rest()
             self._ask(self._all, partial(self._read_after_claim, version))
 
     def _read_after_claim(self, version: int, read: Read) -> None:
@@ -138,6 +140,8 @@ class MemoryStore(Connection, Store):
     def renew(self, now: float) -> None:
         if not self._rest.granted:
             self._write_lease(partial(self._renewed, now), granted=False)
+        elif self._connected and self.session is not None:
+            self._ask(partial(self._world.touch, self.session), lambda _: self._touches.answered(now, self._clock()))
 
     def rest_on_grants(self) -> None:
         if self._fresh and not self._rest.granted and self._lease_version is not None:
@@ -163,10 +167,10 @@ class MemoryStore(Connection, Store):
             then()
 
     def _renewed(self, sent_at: float) -> None:
-        self._renewed_at = max(sent_at, self._renewed_at or sent_at)
+        self._touches.acknowledged(sent_at, self._clock())
 
     def _rests(self) -> None:
-        self._renewed_at, self._rest = None, Rest(granted=True)
+        self._rest = Rest(granted=True)
         self._changed()
 
     def claim_anew(self) -> None:
@@ -193,7 +197,7 @@ class MemoryStore(Connection, Store):
     @property
     def renewed_at(self) -> float | None:
         """A session that has ended meanwhile is not known to have ended before there is a connection."""
-        return self._renewed_at
+        return None if self._rest.granted and self._rest.settled else self._touches.told_at
 
     # --- calls that wait for their answer (rule 3) --------------------------------------------------------------------
 
@@ -290,7 +294,7 @@ class MemoryStore(Connection, Store):
             return None
         holder = self._mirror.get("leader/holder")
         if holder is None or holder.session != self.session:
-            self._epoch = self._proved_at = None
+            self._epoch, self._proofs = None, Touches(self._timing.kept_s)
         if self._epoch is not None or (holder is not None and holder.session != self.session):
             return self._epoch
         try:
@@ -308,12 +312,26 @@ class MemoryStore(Connection, Store):
         if not self._write(*writes.stand(self._host or "memory", epoch)):
             return None
         self._read_again("leader/holder", "leader/epoch")
-        self._proved_at = sent_at
+        self._proofs = Touches(self._timing.kept_s)
+        self._proofs.acknowledged(sent_at, self._clock())
         return epoch + 1
 
     @property
+    def leader(self) -> str | None:
+        return records.leader(self._mirror)
+
+    @property
+    def epoch(self) -> int | None:
+        return self._epoch
+
+    @property
     def leads_until(self) -> float | None:
-        return None if self._epoch is None or self._proved_at is None else self._proved_at + self._timing.lease_s
+        told_at = self._proofs.told_at
+        return None if self._epoch is None or told_at is None else told_at + self._timing.leads_s(self._asked_s)
+
+    @property
+    def proved_at(self) -> float | None:
+        return None if self._epoch is None else self._proofs.written_at
 
     def pulse(self, now: float) -> None:
         if self._epoch is not None and self._connected and self.session is not None:
@@ -322,7 +340,7 @@ class MemoryStore(Connection, Store):
 
     def _proved(self, epoch: int, sent_at: float, done: bool | None) -> None:
         if done and epoch == self._epoch:
-            self._proved_at = max(sent_at, self._proved_at or sent_at)
+            self._proofs.acknowledged(sent_at, self._clock())
 
     def look_at_lease(self, host: str) -> Lease | None:
         nodes = self._need()

@@ -12,8 +12,8 @@ from random import Random
 
 from agents.lease import Asks
 from failover.errors import FailoverError
-from failover.granting import Granting
-from failover.grants import Ask, Letter
+from failover.grants.granting import Granting
+from failover.grants.protocol import Ask, Letter
 from failover.simulate.process import Process
 from failover.simulate.scene import Scene
 
@@ -32,7 +32,7 @@ class Ear:
         self._pulse()
 
     def _pulse(self) -> None:
-        self._process.after(self.granting.pulse(), self._pulse, soft=True)
+        self._process.after(self.granting.pulse(), self._pulse, soft=True, regular=True)
 
     def hear(self, ask: Ask, answer: Callable[[Letter], None]) -> None:
         self._process.after(0.0, partial(self._hear, ask, answer), soft=True, regular=True)

@@ -17,7 +17,7 @@ from failover.simulate.links import Links
 from failover.simulate.znodes import World
 from failover.stories.outcome import Outcome
 from failover.stories.story import Traits
-from failover.timing import PROFILES, Timing
+from failover.timing import Timing
 
 __all__ = ["Loss", "Outcome", "Scene", "Written"]
 
@@ -45,7 +45,7 @@ class Scene:
         self.scheduler = Scheduler()
         self.cluster, self.traits, self.seed = cluster, traits, seed
         self.links = Links(cluster.hosts, self._line_changed)
-        self.world = World(lambda: EPOCH + self.scheduler.now)
+        self.world = World(lambda: EPOCH + self.scheduler.now, cluster.timing)
         self.line_changed: Callable[[], None] = lambda: None
         self.story: list[tuple[float, str]] = []
         self.violations: list[str] = []
@@ -64,7 +64,7 @@ class Scene:
 
     @property
     def timing(self) -> Timing:
-        return PROFILES[self.cluster.timing]
+        return self.cluster.timing
 
     def random(self, purpose: str) -> Random:
         return Random(f"{self.seed}/{purpose}")

@@ -2,8 +2,9 @@
 
 Rule 1: no threads and no clock of its own. Whoever moves the clock calls `expire` after it.
 Rule 2: it makes the same writes with the same checks as the real one (failover/writes.py).
-Rule 3: it is as unkind as the real one may be: a session that is cut off ends one session length after its last
-        acknowledged write, not after the cut.
+Rule 3: it is as unkind as the real one may be: a session that is cut off ends one session length after the last that
+        the ensemble's leader must have heard of it, not after the cut: the server that it was connected to is lost with
+        it, and all that it may not have told, of the last two ticks.
 Rule 4: while the ensemble is down no session ends; when it is back each has its whole length again.
 """
 
@@ -16,16 +17,33 @@ from typing import Protocol
 from failover import wire
 from failover.model import Report
 from failover.records import LAYOUT, Node
+from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set, Write
 
 _PAST = "history/"
+_PINGS = 3  # such a part of a session is between two pings of a process that writes nothing
 
 
 @dataclass
 class _Session:
     length_s: float
-    heard_at: float
+    kept_s: float  # for so long its server may keep to itself what it has heard (Timing.kept_s)
+    heard_at: float  # by the leader, surely
+    touched: tuple[float, ...] = ()  # what only the server of its connection may know, in order
     cut: bool = False
+
+    def touch(self, now: float) -> None:
+        self.tell(now)
+        self.touched = (*self.touched, now)
+
+    def tell(self, now: float) -> None:
+        told = [at for at in self.touched if at <= now - self.kept_s]
+        self.heard_at = max([self.heard_at, *told])
+        self.touched = self.touched[len(told) :]
+
+    def begin(self, now: float) -> None:
+        """It is begun or taken up: the leader hears of it."""
+        self.heard_at, self.touched, self.cut = now, (), False
 
 
 class _Conflict(Exception):
@@ -50,8 +68,8 @@ class World:
     """`clock` is the store's own. `wrote` is called with every transaction that was made, before anybody is told: which
     paths, what was there before, and in which session."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
+    def __init__(self, clock: Callable[[], float], timing: Timing = PROFILES["normal"]) -> None:
+        self.clock, self.kept_s = clock, timing.kept_s
         self.nodes: Mapping[str, Node] = {path: Node(b"", 0, clock()) for path in LAYOUT}  # never changed in place
         self.past: dict[str, Node] = {}  # history/…: nobody watches it
         self.wrote: Callable[[Sequence[str], Mapping[str, Node], int], None] = lambda paths, before, session: None
@@ -83,16 +101,17 @@ class World:
         if resume not in self._sessions or resume is None:
             self._last_session += 1
             resume = self._last_session
-            self._sessions[resume] = _Session(length_s, self.clock())
-        self._sessions[resume].cut = False
+            self._sessions[resume] = _Session(length_s, self.kept_s, self.clock())
+        self._sessions[resume].begin(self.clock())
         return resume
 
     def cut(self, number: int, *, wrote: bool) -> None:
-        """No more is heard of it. `wrote`: it is a session that lives by its writes, else pings were heard till now."""
-        session = self._sessions.get(number)
+        """No more is heard of it. `wrote`: it is a session that lives by its writes, else pings were heard as well."""
+        session, now = self._sessions.get(number), self.clock()
         if session and not session.cut:
-            session.cut = True
-            session.heard_at = session.heard_at if wrote else self.clock()
+            session.tell(now)
+            pinged_at = float("-inf") if wrote else now - session.length_s / _PINGS
+            session.cut, session.heard_at, session.touched = True, max(session.heard_at, pinged_at), ()
             self.silent()
 
     def hear(self, number: int) -> bool:
@@ -100,8 +119,14 @@ class World:
         self.expire()
         session = self._sessions.get(number)
         if session is not None and session.cut:
-            session.cut, session.heard_at = False, self.clock()
+            session.cut = False
+            session.touch(self.clock())
         return session is not None
+
+    def touch(self, number: int) -> None:
+        """A request that writes nothing."""
+        if number in self._sessions:
+            self._sessions[number].touch(self.clock())
 
     def fall(self) -> None:
         self.down = True
@@ -110,7 +135,8 @@ class World:
         """A new leader of the ensemble gives every session its whole length, but nobody is connected yet."""
         self.down = False
         for session in self._sessions.values():
-            session.cut, session.heard_at = True, self.clock()
+            session.begin(self.clock())
+            session.cut = True
         self.silent()
 
     def end(self, number: int) -> None:
@@ -132,7 +158,7 @@ class World:
         self.expire()
         if number not in self._sessions:
             return None
-        self._sessions[number].heard_at = self.clock()
+        self._sessions[number].touch(self.clock())
         nodes, past = dict(self.nodes), dict(self.past) if _of_the_past(transaction) else self.past
         try:
             touched = [self._perform(past if one.path.startswith(_PAST) else nodes, one, number) for one in transaction]
@@ -186,6 +212,7 @@ class World:
         for session in self._sessions.values():
             if not session.cut:
                 session.heard_at += length_s
+                session.touched = tuple(at + length_s for at in session.touched)
 
 
 def aged(nodes: Mapping[str, Node], length_s: float, paths: Collection[str]) -> Mapping[str, Node]:

@@ -9,8 +9,7 @@ store     ZooKeeperStore, our Store
 connect   how a command gets one
 """
 
-from failover.zookeeper.client import boot_time
 from failover.zookeeper.connect import connect, read_credentials
 from failover.zookeeper.store import ZooKeeperStore
 
-__all__ = ["ZooKeeperStore", "boot_time", "connect", "read_credentials"]
+__all__ = ["ZooKeeperStore", "connect", "read_credentials"]

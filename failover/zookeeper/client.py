@@ -38,19 +38,17 @@ from kazoo.protocol.states import EventType, KazooState, WatchedEvent, ZnodeStat
 from kazoo.retry import KazooRetry
 from kazoo.security import make_digest_acl
 
+from failover.boot import boot_time
 from failover.errors import BadInput, Denied, FailoverError, Unreachable
 from failover.records import Node
 from failover.writes import Check, Create, Delete, Set, Write
+from failover.zookeeper.home import Home, Server
 
 _kazoo_log = logging.getLogger("failover.zookeeper.kazoo")
 _kazoo_log.setLevel(logging.ERROR)  # it repeats itself at every attempt; the store says each change once
 
 _CLOSE_S = 2.0
 _CONFLICTS = (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)
-
-
-def boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Link(Enum):
@@ -79,7 +77,10 @@ class Client:
         listen: Callable[[Link], None],
         happened: Callable[[str], None],
         resume: Session | None = None,
+        near: Server | None = None,
+        clock: Callable[[], float] = boot_time,
     ) -> None:
+        """`near`: the server on this host, if there is one (home.py)."""
         user, separator, password = credentials.strip().partition(":")
         if not (user and separator and password) or not servers:
             raise BadInput("the credentials for ZooKeeper must be one line user:password" if servers else
@@ -99,11 +100,26 @@ class Client:
             auth_data=[("digest", f"{user}:{password}")],
             connection_retry=KazooRetry(max_tries=-1, delay=0.05, backoff=1.5, max_delay=min(1.0, session_s / 8)),
             logger=_kazoo_log,
+            near=near,
+            clock=clock,
         )
+        self._near = near
+        self._home: Home | None = None
 
     def start(self) -> None:
         self._kazoo.add_listener(self._state_changed)
         self._kazoo.start_async()
+        if self._near is not None:
+            self._home = Home(self._near, lambda: self.at_home if self._kazoo.connected else None, self._go_home)
+
+    @property
+    def at_home(self) -> bool:
+        """Whether the server of the present connection, or of the newest attempt, is the one on this host."""
+        return self._kazoo.at_home
+
+    def _go_home(self) -> None:
+        self._kazoo.go_home()
+        self.drop()
 
     @property
     def session(self) -> Session | None:
@@ -115,6 +131,11 @@ class Client:
     def session_s(self) -> float | None:
         """What the server has granted; None before the first connection."""
         return self._kazoo.granted_s
+
+    @property
+    def joined_at(self) -> float:
+        """When the newest attempt to begin the session, or to take it up, was made, on `clock`."""
+        return self._kazoo.joined_at
 
     def _state_changed(self, state: str) -> None:
         links = {KazooState.CONNECTED: Link.CONNECTED, KazooState.SUSPENDED: Link.LOST, KazooState.LOST: Link.EXPIRED}
@@ -205,6 +226,15 @@ class Client:
 
         self._kazoo.set_async(path, data, version=version).rawlink(answered)
 
+    def touch(self, done: Callable[[], None]) -> None:
+        """Ask something, without waiting, and tell when it is answered."""
+
+        def answered(result: Any) -> None:
+            if result.successful():
+                done()
+
+        self._kazoo.exists_async("/").rawlink(answered)
+
     def begin_all(self, root: str, transaction: Sequence[Write], done: Callable[[bool], None]) -> None:
         """A transaction below `root`, without waiting. `done` is told whether it is known to have been done."""
 
@@ -228,6 +258,8 @@ class Client:
         self._network.paused = False
 
     def close(self, *, keep_session: bool) -> None:
+        if self._home is not None:
+            self._home.close()
         if keep_session:
             self._network.end()
             deadline = time.monotonic() + _CLOSE_S
@@ -303,17 +335,43 @@ class _Network(SequentialThreadingHandler):  # type: ignore[misc]
 
 
 class _Kazoo(KazooClient):  # type: ignore[misc]
-    """Keeps what kazoo forgets: how long a session the server has granted."""
+    """Keeps what kazoo forgets: how long a session the server has granted, and since when. Prefers a server."""
 
     granted_s: float | None = None
+    joined_at = float("-inf")
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, near: Server | None, clock: Callable[[], float], **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.clock = clock
         self._connection = _Connection(self, self._conn_retry.copy(), logger=self.logger)
+        self._connection.near = near
+
+    @property
+    def at_home(self) -> bool:
+        return bool(self._connection.at == self._connection.near)
+
+    def go_home(self) -> None:
+        self._connection.homeward = True
 
 
 class _Connection(ConnectionHandler):  # type: ignore[misc]
+    near: Server | None = None
+    at: Server | None = None
+    homeward = False  # no other is tried before the near one
+
+    def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
+        found: list[tuple[str, str, int]] = super()._expand_client_hosts()
+        return sorted(found, key=lambda server: (server[0].strip("[]"), server[2]) != self.near)
+
+    def _connect_attempt(self, host: str, address: str, port: int, retry: Any) -> Any:
+        self.at = (host.strip("[]"), port)
+        if self.homeward and self.at != self.near:
+            return None
+        self.homeward = False
+        return super()._connect_attempt(host, address, port, retry)
+
     def _connect(self, *address: Any) -> tuple[float, float]:
+        self.client.joined_at = self.client.clock()  # before anybody is told that there is a connection
         read_timeout_ms, connect_timeout_ms = super()._connect(*address)
         self.client.granted_s = round(read_timeout_ms * 1.5) / 1000  # kazoo reads for two thirds of the session
         return read_timeout_ms, connect_timeout_ms

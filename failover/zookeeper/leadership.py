@@ -1,8 +1,8 @@
 """One process's leadership in ZooKeeper: an ephemeral holder, an epoch that only grows, and the proof of both.
 
 Rule 1: an epoch is another version of one znode, and every commit checks it: who was deposed changes nothing.
-Rule 2: this process alone leads for one lease after the sending of a write that was acknowledged in its session
-        (failover/timing.py): the holder lives as long as the session.
+Rule 2: this process alone leads for one lease (Timing.leads_s) after ZooKeeper is known to have heard of its session
+        (failover/touches.py): the holder lives as long as the session, which is shorter than a host's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from failover import writes
 from failover.errors import FailoverError
 from failover.records import Node
 from failover.timing import Timing
+from failover.touches import Touches
 from failover.zookeeper.client import Client, Session
 
 _log = logging.getLogger("failover.zookeeper")
@@ -38,38 +39,45 @@ class Leadership:
         )  # fmt: skip
         self._lock = threading.Lock()
         self._sessions = 0  # counts the sessions that are over
-        self._proved_at: float | None = None  # the sending of the newest write that was acknowledged while it leads
+        self._touches = Touches(timing.kept_s)  # since its election
         self.epoch: int | None = None
 
     def expired(self) -> None:
         with self._lock:
             self._sessions += 1
-            self.epoch = self._proved_at = None
+            self.epoch, self._touches = None, Touches(self._timing.kept_s)
 
     @property
     def until(self) -> float | None:
         with self._lock:
-            session_s = self._client.session_s
-            if self.epoch is None or self._proved_at is None or session_s is None:
+            session_s, told_at = self._client.session_s, self._touches.told_at
+            if self.epoch is None or told_at is None or session_s is None:
                 return None
-            return self._proved_at + self._timing.with_session(session_s).lease_s
+            return told_at + self._timing.leads_s(session_s)
+
+    @property
+    def proved_at(self) -> float | None:
+        with self._lock:
+            return self._touches.written_at
 
     def lead(self, session: Session, holder: Node | None) -> int | None:
         """The epoch, when it leads; it stands when nobody does. `holder`: as far as it is known."""
         with self._lock:
             if holder is None or holder.session != session.number:
-                self.epoch = self._proved_at = None
+                self.epoch, self._touches = None, Touches(self._timing.kept_s)
             if self.epoch is not None or (holder is not None and holder.session != session.number):
                 return self.epoch
             sessions = self._sessions
         try:
-            epoch, proved_at = self._stand(session.number)
+            epoch, sent_at = self._stand(session.number)
         except FailoverError as error:
             _log.warning("the election must wait: %s", error)
             return None
         with self._lock:
             if sessions == self._sessions:
-                self.epoch, self._proved_at = epoch, proved_at
+                self.epoch = epoch
+                if sent_at is not None:
+                    self._touches.acknowledged(sent_at, self._clock())
             return self.epoch
 
     def _stand(self, session: int) -> tuple[int | None, float | None]:
@@ -98,4 +106,4 @@ class Leadership:
     def _proved(self, epoch: int, sessions: int, sent_at: float, done: bool) -> None:
         with self._lock:
             if done and epoch == self.epoch and sessions == self._sessions:
-                self._proved_at = max(sent_at, self._proved_at or sent_at)
+                self._touches.acknowledged(sent_at, self._clock())

@@ -1,7 +1,8 @@
 """One host's lease record in ZooKeeper, as its agent writes it: claimed in every connection, then renewed, or left to
-rest on the grants of a leader (failover/grants.py).
+rest on the grants of a leader (failover/grants/protocol.py).
 
-Rule 1: only an acknowledged write proves that the session lives, and it counts from its sending.
+Rule 1: only an acknowledged write proves that the session lives; from when, failover/touches.py knows. While the lease
+        rests on grants questions alone are sent, for the write that is to end that.
 Rule 2: every write is upon the version that the one before it has made; one that meets another version is a doubt, and
         the lease is claimed anew.
 Rule 3: a write whose answer is lost may have been done. So what the lease rests on is not settled then, before the
@@ -19,10 +20,12 @@ from failover import wire, writes
 from failover.errors import Refused, Unreachable
 from failover.store import Rest
 from failover.timing import Timing
+from failover.touches import Touches
 from failover.zookeeper.client import Client, Session
 
 _log = logging.getLogger("failover.zookeeper")
 _SESSION = Rest()
+PATIENCE = 0.3  # of a lease: so long an answer is waited for
 
 
 class HostLease:
@@ -49,7 +52,7 @@ class HostLease:
         self._version: int | None = None  # what the next write will find; None: not known
         self.version: int | None = None  # of the newest that is acknowledged and not in doubt
         self._waiting_since: float | None = None  # the oldest renewal that has no answer
-        self.renewed_at: float | None = None
+        self._touches = Touches(timing.kept_s)
         self.rest = _SESSION
 
     def link_changed(self, *, expired: bool) -> None:
@@ -57,7 +60,11 @@ class HostLease:
             self._link += 1
             self._version = self.version = self._waiting_since = None
             if expired:
-                self.renewed_at = None
+                self._touches = Touches(self._timing.kept_s)
+
+    @property
+    def renewed_at(self) -> float | None:
+        return None if self.rest.granted and self.rest.settled else self._touches.told_at
 
     def claim(self, over: threading.Event) -> None:
         """Write the record, and make `alive` with it if this session has none. Waits for the answers; `over` ends it
@@ -87,7 +94,9 @@ class HostLease:
         with self._lock:
             if link == self._link:
                 self._version = self.version = before.version + 1 if before else 0
-                self.renewed_at, self.rest = max(sent_at, self.renewed_at or sent_at), _SESSION
+                self._touches.begun(self._client.joined_at)
+                self._touches.acknowledged(sent_at, self._clock())
+                self.rest = _SESSION
 
     def _wait_for_silence(self, over: threading.Event) -> None:
         """Another session has our host's name: an older one of ours, which is silent, or a second agent's."""
@@ -101,11 +110,11 @@ class HostLease:
         _log.info("an older session of %s is replaced", self._host)
 
     def renew(self, now: float) -> None:
-        """Begin to write it; not before it is claimed, nor while it rests on grants."""
+        """Begin to write it, not before it is claimed; while it rests on grants: to ask something."""
         with self._lock:
-            if self._version is None or self.rest.granted:
+            if self._version is None:
                 return
-            patience_s = 0.4 * self._timing.lease_s
+            patience_s = PATIENCE * self._timing.lease_s
             if self._waiting_since is not None and now - self._waiting_since > patience_s:
                 _log.warning(
                     "ZooKeeper has not answered for %.2f s: another server is tried", now - self._waiting_since
@@ -115,7 +124,10 @@ class HostLease:
                 return
             if self._waiting_since is None:
                 self._waiting_since = now
-            self._begin(False, partial(self._renewed, now))
+            if self.rest.granted:
+                self._client.touch(partial(self._touched, self._link, now))
+            else:
+                self._begin(False, partial(self._renewed, now))
 
     def rest_on_grants(self) -> None:
         """Begin to write that it rests on the grants of the leader."""
@@ -142,10 +154,16 @@ class HostLease:
         self._settle(at, conflict)
 
     def _renewed(self, sent_at: float) -> None:
-        self.renewed_at = max(sent_at, self.renewed_at or sent_at)
+        self._touches.acknowledged(sent_at, self._clock())
+
+    def _touched(self, link: int, sent_at: float) -> None:
+        with self._lock:
+            if link == self._link:
+                self._waiting_since = None
+                self._touches.answered(sent_at, self._clock())
 
     def _rests(self) -> None:
-        self.renewed_at, self.rest = None, Rest(granted=True)
+        self.rest = Rest(granted=True)
         self._tell_rests()
 
     def _settle(self, at: float | None, conflict: bool) -> None:

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from failover import records, wire, writes
+from failover.boot import boot_time
 from failover.errors import FailoverError, Refused, Unreachable
-from failover.grants import Footing
+from failover.grants.protocol import Footing
 from failover.model import (
     Cluster,
     ClusterIntent,
@@ -44,8 +45,9 @@ from failover.records import HISTORY_MAX, Node, Role
 from failover.store import Change, Rest, Store
 from failover.timing import PROFILES, Timing
 from failover.writes import Check, Create, Delete, Set
+from failover.zookeeper import home
 from failover.zookeeper import session as saved
-from failover.zookeeper.client import Client, Link, Session, boot_time
+from failover.zookeeper.client import Client, Link, Session
 from failover.zookeeper.leadership import Leadership
 from failover.zookeeper.lease import HostLease
 from failover.zookeeper.mirror import Mirror
@@ -74,11 +76,16 @@ class ZooKeeperStore(Store):
         host: str | None = None,
         changed: Callable[[], None] = lambda: None,
         session_file: Path | None = None,
+        near: str | None = None,
         clock: Callable[[], float] = boot_time,
     ) -> None:
+        """`near`: the address of this host, which may carry one of the servers: that is preferred."""
         self._cluster_name, self._servers, self._role, self._host = cluster_name, tuple(servers), role, host
         self._timing, self._tell_caller, self._clock = timing, changed, clock
+        self._asked_s = timing.leader_session_s if role == "leader" else timing.session_s  # for a session of so long
         self._session_file = session_file if role == "agent" else None
+        if self._session_file is not None:
+            self._asked_s = max(self._asked_s, saved.length_s(self._session_file))
         self._root = f"{ROOT}/{cluster_name}"
         self._lock = threading.RLock()
         self._todo: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -94,32 +101,35 @@ class ZooKeeperStore(Store):
         self._client = Client(
             servers,
             credentials,
-            session_s=timing.session_s,
-            deadline_s=COMMAND_S if role == "operator" else timing.session_s / 2,
+            session_s=self._asked_s,
+            deadline_s=COMMAND_S if role == "operator" else self._asked_s / 2,
             listen=self._link_changed,
             happened=self._todo.put,
-            resume=saved.load(self._session_file, cluster_name, servers) if self._session_file else None,
+            near=home.near(servers, near),
+            clock=clock,
+            resume=saved.load(self._session_file, self._asked_s, cluster_name, servers) if self._session_file else None,
         )
         self._mirror = Mirror(self._client, self._root, role)
         self._leadership = Leadership(
             self._client, self._root, host or socket.gethostname(), timing, clock=clock, saw=self._saw
         )
-        self._lease: HostLease | None = None
-        if role == "agent":
-            self._lease = HostLease(
-                self._client,
-                self._root,
-                host or "",
-                timing,
-                clock=clock,
-                claimed=self._session_claimed,
-                saw=self._saw,
-                doubt=self._doubt,
-                rests=self._tell,
-            )
+        self._lease = self._host_lease(host or "") if role == "agent" else None
         self._worker = threading.Thread(target=self._work, name="store", daemon=True)
         self._worker.start()
         self._client.start()
+
+    def _host_lease(self, host: str) -> HostLease:
+        return HostLease(
+            self._client,
+            self._root,
+            host,
+            self._timing,
+            clock=self._clock,
+            claimed=self._session_claimed,
+            saw=self._saw,
+            doubt=self._doubt,
+            rests=self._tell,
+        )
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
@@ -190,7 +200,7 @@ class ZooKeeperStore(Store):
     def _work(self) -> None:
         while True:
             try:
-                todo = {self._todo.get(timeout=max(self._timing.session_s / 4, 0.2))}
+                todo = {self._todo.get(timeout=max(self._asked_s / 4, 0.2))}
                 while not self._todo.empty():
                     todo.add(self._todo.get())
             except queue.Empty:
@@ -215,13 +225,13 @@ class ZooKeeperStore(Store):
             self._mirror.read_again(todo)
             self._tell()
         elif self._role == "leader":
-            self._client.await_answer(
-                self._timing.session_s / 4
-            )  # an agent notices by its renewals that a server is silent
+            self._client.await_answer(self._asked_s / 4)  # an agent notices by its renewals that a server is silent
 
     def _begin(self) -> None:
         """After every connection, and after every doubt (rule 2)."""
         link = self._link
+        if self._role == "agent":  # one that rested on grants may not have noticed that its server is silent
+            self._client.await_answer(self._asked_s / 8)
         protect(self._client, ROOT, self._root)
         if self._role == "agent":
             self._client.make(self._path(f"reports/{self._host}"), self._path(f"taken/{self._host}"))
@@ -239,7 +249,7 @@ class ZooKeeperStore(Store):
 
     def _session_claimed(self, session: Session) -> None:
         if self._session_file:
-            saved.save(self._session_file, session, self._cluster_name, self._servers)
+            saved.save(self._session_file, session, self._asked_s, self._cluster_name, self._servers)
 
     def _be_troubled(self, error: FailoverError) -> None:
         with self._lock:
@@ -401,8 +411,20 @@ class ZooKeeperStore(Store):
         return epoch
 
     @property
+    def leader(self) -> str | None:
+        return records.leader(self._mirror.nodes)
+
+    @property
+    def epoch(self) -> int | None:
+        return self._leadership.epoch
+
+    @property
     def leads_until(self) -> float | None:
         return self._leadership.until
+
+    @property
+    def proved_at(self) -> float | None:
+        return self._leadership.proved_at
 
     def pulse(self, now: float) -> None:
         if self._connected:

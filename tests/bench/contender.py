@@ -4,13 +4,14 @@
 
 Rule 1: while one takes part no other has power, so that none bears another's load.
 Rule 2: every run begins with hosts that boot: nothing depends on the run before, but on what is on their disks.
+Rule 3: who else is lost with the owner is chosen, and never left to chance: each kind of loss has figures of its own.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -19,6 +20,13 @@ from failover.lab.cgroups import Group
 from failover.lab.lab import Lab
 from failover.lab.probe import Probe
 from tests.bench.table import Row
+
+PLAIN, LEADER, ZOOKEEPER = "plain", "leader", "zookeeper"
+KINDS = {
+    PLAIN: "plain",  # the owner has no other part
+    LEADER: "leader lost",  # it is the one that decides, so another is elected first
+    ZOOKEEPER: "ZooKeeper's leader lost",  # nothing is written before the other servers have elected one
+}
 
 AT_REST = 1.0  # processors that a lab keeps busy; more than that is still the boot
 REST_WITHIN_S = 60.0
@@ -32,16 +40,10 @@ def cut(lab: Lab, probe: Probe, owner: str) -> Row:
 
 
 @dataclass(frozen=True)
-class Run:
-    row: Row
-    led: bool  # the host whose power was cut was the leader, too
-
-
-@dataclass(frozen=True)
 class Contender:
-    """`up`: a lab of that name with all that the runs need. `ready`: waits after a boot, returns who has the address.
+    """`up`: a lab of that name with all that the runs need. `kinds`: of KINDS, those that it knows.
 
-    `leader`: which host bears what the others need for their decision; "" where there is no such thing.
+    `ready`: after a boot, have the address at a host whose loss is of that kind, and all well; returns the host.
     `cut`: cuts that host's power and returns the seconds of each step, "answered" (all of them) last.
     """
 
@@ -49,23 +51,22 @@ class Contender:
     lab: str
     up: Callable[[str], AbstractContextManager[Lab]]
     url: str
-    ready: Callable[[Lab], str]
-    leader: Callable[[Lab], str] = lambda _lab: ""
+    ready: Callable[[Lab, str], str]
+    kinds: Sequence[str] = (PLAIN,)
     cut: Callable[[Lab, Probe, str], Row] = cut
 
-    def take_over(self, lab: Lab) -> Run:
+    def take_over(self, lab: Lab, kind: str) -> Row:
         """One run, on a lab whose hosts have no power before and after."""
         try:
             for host in lab.real_hosts:
                 lab.power_on(host)
             lab.await_services(60)
-            owner = self.ready(lab)
+            owner = self.ready(lab, kind)
             with Probe(lab, self.url) as probe:
                 probe.await_answer()
                 _await_rest(lab)
-                led = self.leader(lab) == owner
                 time.sleep(random.uniform(0, PHASE_S))
-                return Run(self.cut(lab, probe, owner), led)
+                return self.cut(lab, probe, owner)
         finally:
             power_off(lab)
 

@@ -47,6 +47,6 @@ def _ready(lab: Lab, version: int, advert_int: float) -> str:
 
 
 BOTH = (
-    Contender("keepalived", peers.LAB, peers.hosts, peers.URL, lambda lab: _ready(lab, 2, 1)),
-    Contender("keepalived-tuned", peers.LAB, peers.hosts, peers.URL, lambda lab: _ready(lab, 3, 0.1)),
+    Contender("keepalived", peers.LAB, peers.hosts, peers.URL, lambda lab, _kind: _ready(lab, 2, 1)),
+    Contender("keepalived-tuned", peers.LAB, peers.hosts, peers.URL, lambda lab, _kind: _ready(lab, 3, 0.1)),
 )

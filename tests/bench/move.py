@@ -20,6 +20,6 @@ def run(options: Namespace) -> None:
 
 
 def _move(lab: Lab, probe: Probe) -> float:
-    source = ours.ready(lab)
+    source = ours.running(lab)
     target = next(name for name in lab.real_hosts if name != source)
     return drill.move(lab, probe, target, source)

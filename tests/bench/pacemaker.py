@@ -15,7 +15,7 @@ from __future__ import annotations
 from failover.lab import sample
 from failover.lab.lab import Lab
 from tests.bench import peers
-from tests.bench.contender import Contender
+from tests.bench.contender import LEADER, PLAIN, Contender
 
 _TUNED = """
     token: 300
@@ -98,16 +98,25 @@ pacemakerd >/dev/null 2>&1 &
 """
 
 
-def _ready(lab: Lab, totem: str) -> str:
+def _ready(lab: Lab, kind: str, totem: str) -> str:
     members = "".join(
         _MEMBER.format(host=host, number=number, address=address)
         for number, (host, address) in enumerate(peers.HOSTS.items(), start=1)
     )
     begin = _BEGIN.format(corosync=_COROSYNC.format(totem=totem, members=members), cib=_CIB)
     peers.begin(lab, dict.fromkeys(peers.HOSTS, begin))
-    owner = peers.await_owner(lab)
-    sample.await_("settled cluster", lambda: lab.exec(owner, ["crm_resource", "--wait"], timeout_s=60))
-    return owner
+    asked = peers.await_owner(lab)
+    _await_settled(lab, asked)
+    leader = _leader(lab)
+    owner = leader if kind == LEADER else next(host for host in peers.HOSTS if host != leader)
+    if owner != asked:
+        lab.exec(asked, ["crm_resource", "--resource", "address", "--move", "--node", owner], timeout_s=60)
+        _await_settled(lab, asked)
+    return peers.await_owner(lab, owner)
+
+
+def _await_settled(lab: Lab, ask: str) -> None:
+    sample.await_("settled cluster", lambda: lab.exec(ask, ["crm_resource", "--wait"], timeout_s=60))
 
 
 def _leader(lab: Lab) -> str:
@@ -117,6 +126,13 @@ def _leader(lab: Lab) -> str:
 
 
 BOTH = (
-    Contender("pacemaker", peers.LAB, peers.hosts, peers.URL, lambda lab: _ready(lab, ""), _leader),
-    Contender("pacemaker-tuned", peers.LAB, peers.hosts, peers.URL, lambda lab: _ready(lab, _TUNED), _leader),
+    Contender("pacemaker", peers.LAB, peers.hosts, peers.URL, lambda lab, kind: _ready(lab, kind, ""), (PLAIN, LEADER)),
+    Contender(
+        "pacemaker-tuned",
+        peers.LAB,
+        peers.hosts,
+        peers.URL,
+        lambda lab, kind: _ready(lab, kind, _TUNED),
+        (PLAIN, LEADER),
+    ),
 )

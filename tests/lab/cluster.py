@@ -8,17 +8,25 @@ from pathlib import Path
 
 from failover.lab import sample
 from failover.lab.lab import Lab
+from failover.lab.place import STORES
 from tests.lab.conftest import left_of
 
 
 @contextmanager
-def cluster_of(name: str, directory: Path, timing: str = "fast") -> Iterator[Lab]:
-    """Everything up, and v1 built with busybox; nothing is left of it afterwards."""
+def cluster_of(
+    name: str, directory: Path, timing: str = "fast", *, lease: str = "session", apart: bool = False
+) -> Iterator[Lab]:
+    """Everything up, and v1 built with busybox; nothing is left of it afterwards. `lease`: on the session what a test
+    does for a second or two is no loss; test_grants.py has the other. `apart`: ZooKeeper has hosts of its own."""
     lab = Lab(name)
     try:
         config = sample.cluster_file(directory, name)
-        config.write_text(config.read_text().replace("timing: fast", f"timing: {timing}"))
-        lab.up(config=config)
+        text = config.read_text().replace("timing: fast", f"timing: {timing}\nlease: {lease}")
+        if apart:
+            for number, address in enumerate(STORES.values(), start=1):
+                text = text.replace(f"10.77.0.{number}:2181", f"{address}:2181")
+        config.write_text(text)
+        lab.up(config=config, apart=apart)
         sample.failover(lab, "hostA", "apply")
         sample.vserver(lab, "hostA", sample.NAME, "build", "-m", "busybox")
         yield lab

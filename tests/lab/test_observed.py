@@ -6,6 +6,7 @@ import pytest
 
 from failover.lab.drill import STEPS, Takeover
 from failover.lab.probe import Sample, outages
+from failover.lab.rests import Rest, resting_s, was_granted
 from failover.lab.watch import source_of
 
 
@@ -38,7 +39,22 @@ def test_the_source_of_a_frame(frame: bytes, source: bytes | None) -> None:
 
 
 def test_the_steps_of_a_takeover_are_all_of_it() -> None:
-    taken = Takeover("hostA", "hostB", 10.0, 12.0, 12.125, 12.25, 12.5, 12.75, 13.5)
-    assert taken.steps() == dict(zip(STEPS, (2.0, 0.125, 0.125, 0.25, 0.25, 0.75), strict=True))
+    taken = Takeover("hostA", "hostB", 10.0, 12.0, 12.125, 12.1875, 12.25, 12.5, 12.75, 13.5)
+    assert taken.steps() == dict(zip(STEPS, (2.0, 0.125, 0.0625, 0.0625, 0.25, 0.25, 0.75), strict=True))
     assert sum(taken.steps().values()) == taken.seconds
     assert taken.beyond_detection == taken.seconds - taken.steps()["detection"]
+
+
+def test_how_long_each_host_rested_on_grants() -> None:
+    seen = [
+        Rest(1.0, frozenset({"hostA"}), frozenset({"hostA"})),
+        Rest(3.0, None),
+        Rest(4.0, frozenset({"hostB"}), frozenset({"hostA", "hostB"})),
+    ]
+    assert resting_s(seen, ["hostA", "hostB", "hostC"], 2.0, 6.0) == {"hostA": 1.0, "hostB": 2.0, "hostC": 0.0}
+    assert resting_s([], ["hostA"], 2.0, 6.0) == {"hostA": 0.0}
+
+
+def test_what_a_record_said_before_a_takeover() -> None:
+    seen = [Rest(1.0, frozenset(), frozenset()), Rest(2.0, frozenset(), frozenset({"hostA"})), Rest(3.0, None)]
+    assert [was_granted(seen, "hostA", moment) for moment in (0.5, 1.5, 2.5, 3.5)] == [False, False, True, True]

@@ -72,13 +72,14 @@
 #define NO_GRANT_DURING_A_TAKEOVER true
 #endif
 
-/* A new leader goes by nothing that it read before its election. It reads the record, and waits. */
+/* A new leader goes by no version that it read before its election. It reads the record, and waits. */
 #ifndef NEW_LEADER_READS_ANEW
 #define NEW_LEADER_READS_ANEW true
 #endif
 
-/* A record that says granted and that the leader reads for the first time counts as a question: A may run for as long by
-   having written it. */
+/* A record that says granted and that the leader reads for the first time counts as a question, from when it was written
+   at the latest: A may run for as long by having written it. (The leader knows when it saw that very record first, before
+   its election or after it; here it knows when it was written.) */
 #ifndef READING_COUNTS_AS_A_QUESTION
 #define READING_COUNTS_AS_A_QUESTION true
 #endif
@@ -203,6 +204,7 @@ mtype:told = { nothing, a_owns, b_owns };
 /* In the store: A's record, whether A's session lives (how long yet), the owner, the leader. */
 mtype:mode mode = session;
 byte alive = SESSION;
+byte written = 0;  /* what is left of the length of a grant since it was written, when it says granted */
 bool b_is_owner = false;
 byte leader = NOBODY;
 
@@ -275,6 +277,7 @@ inline new_version() {
 inline perform(what) {
     new_version();
     mode = what;
+    written = (what == granted -> GRANT : 0);
     alive = (what == session && implies(!ESCAPE_MAKES_ALIVE, alive > 0) -> SESSION : 0)
 }
 
@@ -378,7 +381,7 @@ proctype Leader(byte me) {
 
     :: d_step { leader == me && seen[me] != 0 ->
         seen[me] = 0;
-        count[me] = (READING_COUNTS_AS_A_QUESTION && mode == granted -> GRANT : count[me]) }
+        count[me] = (READING_COUNTS_AS_A_QUESTION -> max(count[me], written) : count[me]) }
 
     :: d_step { asked > 0 && seen[me] != NEVER &&
         implies(ONLY_THE_LEADER_GRANTS, leader == me) &&
@@ -416,7 +419,7 @@ proctype Time() {
     do
     :: d_step {
         down(right); down(kept); down(asked); down(promise_asked); down(write_worth);
-        down(alive); down(bound); down(count[0]); down(count[1]);
+        down(alive); down(written); down(bound); down(count[0]); down(count[1]);
         if :: asked == 0 -> no_question() :: else fi;
         if :: promise_asked == 0 -> promised = false :: else fi }
     od

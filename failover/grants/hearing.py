@@ -1,4 +1,4 @@
-"""The leader's ear: questions of the guards in UDP datagrams, answered at once by what failover/granting.py says.
+"""The leader's ear: questions of the guards in UDP datagrams, answered at once by what granting.py says.
 
     port 7182 of every host's address    a letter as JSON (failover/wire.py), sealed (failover/seal.py)
     one thread hears and answers, and proves the leadership; another reads records, which may take its time
@@ -19,14 +19,14 @@ from collections.abc import Callable
 
 from failover import udp, wire
 from failover.errors import FailoverError
-from failover.granting import Granting
-from failover.grants import PORT, Ask, Letter
+from failover.grants.granting import Granting
+from failover.grants.protocol import PORT, Ask, Letter
 from failover.seal import Seal
 
 LONGEST = 2048  # bytes; a question is shorter
 AGAIN_S = 1.0  # after the socket could not be opened
 
-log = logging.getLogger("failover.granting")
+log = logging.getLogger("failover.grants.granting")
 
 
 class Hearing:

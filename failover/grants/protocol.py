@@ -12,8 +12,10 @@ Rule 1: a host goes by one footing: the version of its lease record, as it wrote
         over from, as it read it afterwards. Every question names it. A leader grants only upon the footing that it has
         read itself since its election, so nothing counts that a write or a takeover has overtaken.
 Rule 2: a record that says granted, read by a leader for the first time, counts as a question: the host may run for one
-        length by having written it. (Older leaders have granted nothing beyond their own lease, timing.py.)
-Rule 3: from the sending of a takeover nothing is granted upon the version that it was decided on, whatever comes of it.
+        length by having written it. Heard at the reading; or earlier, when this process has seen that very record
+        before its election. (Older leaders have granted nothing beyond their own lease, timing.py.)
+Rule 3: from the sending of a takeover nothing is granted upon the version that it was decided on, or an older one,
+        whatever comes of it; and it is not sent if something was granted since it was decided.
 Rule 4: before a host sends that its lease rests on grants, its right is cut to the length of a grant, on disk.
 Rule 5: an answer counts once, for a question of this very process that has no answer yet. What is lost ends a right
         early; what comes late, twice or from before extends none.
@@ -24,7 +26,7 @@ times, each of its own host.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from failover.model import Lease
@@ -63,13 +65,34 @@ def footing_of(lease: Lease) -> Footing:
     return Footing(lease.version, lease.taken)
 
 
+@dataclass(frozen=True)
+class Known:
+    """A lease record that says granted, and when this process, which did not lead yet, had first seen it. `store_at`:
+    when it was written, on the store's clock; with the version, it tells a record from any other."""
+
+    version: int
+    store_at: float
+    at: float
+
+    def is_of(self, lease: Lease) -> bool:
+        return (self.version, self.store_at) == (lease.version, lease.store_at)
+
+
 class Grantor:
     """What one leader has granted since its election."""
 
-    def __init__(self, timing: Timing) -> None:
-        self._timing = timing
+    def __init__(
+        self,
+        timing: Timing,
+        known: Mapping[str, Known] | None = None,
+        now: float = float("-inf"),
+        before: Grantor | None = None,
+    ) -> None:
+        """`known`: what it had seen before its election, which was at `now` at the latest. `before`: of this very
+        process when it led last; that lease may not be over, if no other leader came in between."""
+        self._timing, self._known, self._elected_at = timing, known or {}, now
         self._read: dict[str, Footing] = {}
-        self._ends: dict[str, float] = {}
+        self._ends: dict[str, float] = dict(before._ends) if before is not None else {}
         self._given_up: dict[str, int] = {}  # the version of its lease record that a takeover was decided upon
 
     def read(self, lease: Lease, now: float) -> None:
@@ -79,7 +102,10 @@ class Grantor:
             return
         self._read[lease.host] = footing_of(lease)
         if lease.granted and (before is None or before.lease != lease.version):
-            self._ends[lease.host] = max(self.end(lease.host), now + self._timing.grant_s)
+            known = self._known.get(lease.host)
+            written_by = known.at if known is not None and known.is_of(lease) else now
+            by_older_leaders = self._elected_at
+            self._ends[lease.host] = max(self.end(lease.host), by_older_leaders, written_by + self._timing.grant_s)
 
     def has_read(self, lease: Lease) -> bool:
         return self._read.get(lease.host) == footing_of(lease)
@@ -93,7 +119,7 @@ class Grantor:
         length_s = min(self._timing.grant_s, leads_until - now)
         if not self.knows(ask):
             return Grant(ask.number, refused=f"{ask.host} goes by {ask.footing}, this leader by another footing")
-        if self._given_up.get(ask.host) == ask.footing.lease:
+        if self._given_up.get(ask.host, -1) >= ask.footing.lease:
             return Grant(ask.number, refused=f"what {ask.host} owns is being given away: it must claim its lease anew")
         if length_s <= 0:
             return Grant(ask.number, refused="this leader's own lease is over")
@@ -114,9 +140,13 @@ class Grantor:
         known = not lease.granted or self.has_read(lease) or self._given_up.get(lease.host) == lease.version
         return known and now >= self.end(lease.host)
 
-    def give_up(self, lease: Lease) -> None:
-        """A takeover that was decided upon this record is about to be sent (rule 3)."""
+    def give_up(self, lease: Lease, now: float) -> bool:
+        """A takeover that was decided upon this record is about to be sent (rule 3). False: it must not be, for
+        something was granted since."""
+        if not self.over(lease, now):
+            return False
         self._given_up[lease.host] = lease.version
+        return True
 
     def skip(self, before: float, length_s: float) -> None:
         """As if so much time had passed with questions and answers as they are: for the simulator. What was over stays
@@ -134,6 +164,7 @@ class Grantee:
         self.until = float("-inf")
         self.answered_at = float("-inf")  # the sending of the newest question that had an answer
         self.refused = ""
+        self.length_s = 0.0  # of the longest grant
 
     def ask(self, number: int, now: float) -> Ask:
         """`now`: no later than the sending."""
@@ -147,6 +178,7 @@ class Grantee:
             return
         self.answered_at, self.refused = sent_at, grant.refused
         if not grant.refused:
+            self.length_s = max(grant.length_s, self.length_s)
             self.until = max(self.until, sent_at + self._held_s(min(grant.length_s, self._grant_s)))
 
     def skip(self, length_s: float) -> None:
