@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from failover import ensemble
@@ -40,6 +41,14 @@ class ZooKeeperServers:
     @property
     def clients(self) -> list[str]:
         return [server.client for server in self.servers]
+
+    def configure(self, keys: Mapping[str, int | None]) -> None:
+        """Write these keys into each zoo.cfg; None: leave the key out."""
+        for directory in self._directories.values():
+            lines = (directory / "zoo.cfg").read_text().splitlines()
+            lines = [line for line in lines if line.partition("=")[0] not in keys]
+            lines += [f"{key}={value}" for key, value in keys.items() if value is not None]
+            (directory / "zoo.cfg").write_text("\n".join(lines) + "\n")
 
     def start(self, *numbers: int) -> None:
         """Start these servers, or all; return when each that runs serves clients."""

@@ -180,12 +180,22 @@ def _apply(options: Namespace) -> None:
         view = _applied(store, anew=options.anew)
         if view is not None:
             refuse_losses(view, loaded.cluster)
+        _check_ticks(loaded.cluster)
         store.apply(loaded.cluster, text, view.cluster_version if view else None)
         if view is not None:
             give(store, restore(view, loaded.cluster))
     for warning in loaded.warnings:
         print(f"warning: {warning}")
     print(f"applied: {_size(loaded.cluster)}")
+
+
+def _check_ticks(cluster: Cluster) -> None:
+    from failover.zookeeper import read_credentials, tick
+
+    declared = cluster.zookeeper
+    unseen = tick.check(declared.servers, read_credentials(Path(declared.credentials)), cluster.timing.tick_s)
+    if unseen:
+        print(f"warning: how long the ticks of ZooKeeper are is not known, it does not answer: {', '.join(unseen)}")
 
 
 def _applied(store: Store, *, anew: bool) -> View | None:

@@ -7,6 +7,7 @@ lease     how an agent claims its lease, renews it, or leaves it to the leader's
 leadership  how a leader is elected, and proves that it leads
 store     ZooKeeperStore, our Store
 connect   how a command gets one
+tick      how long ZooKeeper's ticks really are
 """
 
 from failover.zookeeper.connect import connect, read_credentials
