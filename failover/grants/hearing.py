@@ -85,8 +85,13 @@ class Hearing:
                 self._socket = None
 
     def _answer_all(self, ours: socket.socket, address: str) -> None:
-        """Until the address is another one."""
+        """Until the address is another one: to know it costs as much as the cluster is large."""
         while not self._closed and self._address() == address:
+            self._answer_for(AGAIN_S, ours)
+
+    def _answer_for(self, length_s: float, ours: socket.socket) -> None:
+        end = time.monotonic() + length_s
+        while not self._closed and time.monotonic() < end:
             wait_s = self._granting.pulse()
             if select.select([ours], [], [], min(wait_s, AGAIN_S))[0]:
                 data, where = ours.recvfrom(LONGEST)
