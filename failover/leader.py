@@ -19,8 +19,9 @@ from failover.daemon import Daemon, entry
 from failover.errors import FailoverError
 from failover.fencing import Devices, NoDevices
 from failover.grants.granting import Granting
+from failover.handover import Handover
 from failover.model import Event, Hold, Memory, State, View
-from failover.plan import bereft, declared_lost, fencing, own_report, plan
+from failover.plan import bereft, better, declared_lost, fencing, own_report, plan
 from failover.power import Power
 from failover.standby import Standby
 from failover.store import Change, Store
@@ -46,7 +47,7 @@ class Leader:
         self._store, self._host, self._granting, self._read, self._clock = store, host, granting, read, clock
         self._power = Power(store, devices or NoDevices(), clock)
         self._epoch: int | None = None
-        self._standby = Standby(store, host, granting, clock)
+        self._standby, self._handover = Standby(store, host, granting, clock), Handover(clock)
         self._shown: dict[str, str] = {}
         self._running: dict[str, tuple[str | None, float]] = {}  # vserver -> where it was last started, and when
         self._lost: frozenset[str] = frozenset()
@@ -76,11 +77,14 @@ class Leader:
                 self._remember(self._store.history())
             log.info("%s", f"leading, epoch {epoch}" if epoch else "not leading any more")
             self._epoch = epoch
+            self._handover.elected()
         if epoch is None and self._store.fresh:
             self._power.rest()
             return self._standby.look()
         if epoch is None or not self._store.fresh:
             return IDLE_S
+        if (left_s := self._handover.left_s) is not None:
+            return left_s if left_s > 0 else self._step_down()
         before = self._store.view()
         for host in self._granting.unread(before):
             self._read(host)
@@ -97,8 +101,25 @@ class Leader:
             self._store.remember(decided.memory)
         self._say_holds({hold.subject: "; ".join(filter(None, (hold.because, hold.hint))) for hold in decided.holds})
         self._witness(view, decided.memory)
+        if not decided.changes and not decided.memory.fencings and self._hands_over(view):
+            return AT_ONCE_S
         again_s = min(decided.again_s or IDLE_S, fencing.listens_again_s(view), self._granting.again_s(before))
         return min(IDLE_S, again_s) if all(won) else AT_ONCE_S
+
+    def _hands_over(self, view: View) -> bool:
+        host = better(view, self._host)
+        due = self._handover.due(better=host is not None)
+        if due:
+            log.info("%s owns less than this host: it should lead", host)
+            self._handover.begin(self._granting.resign())
+        return due
+
+    def _step_down(self) -> float:
+        self._epoch = None
+        self._granting.lead(None)
+        self._standby.left()
+        self._store.step_down()
+        return AT_ONCE_S
 
     def _commit(self, change: Change, view: View, after_s: float) -> bool:
         """`after_s`: how long after the look at the cluster; an event has the time of the decision, and of the look."""

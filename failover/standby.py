@@ -13,6 +13,7 @@ from collections.abc import Callable
 from failover.errors import FailoverError
 from failover.grants.granting import Granting
 from failover.plan import stands_after_s
+from failover.plan.standing import LONGEST_S
 from failover.store import Store
 
 LOOK_S = 10.0  # nothing is decided by a look, so it may be as old as that
@@ -27,6 +28,7 @@ class Standby:
         self._led_by: str | None = None  # at last, as far as it has seen
         self._vacant_at: float | None = None  # since when it has seen that nobody leads
         self._looked_at = float("-inf")
+        self._steps_back = False  # until somebody leads
         self._away_at: float | None = float("-inf")  # since when the store is away: it is not known for how long it was
         self._away_s = 0.0  # how long it was away the last time, as long as that matters
 
@@ -41,16 +43,21 @@ class Standby:
             self._away_s = self._clock() - self._away_at
             self._away_at = None
 
+    def left(self) -> None:
+        """This process has stepped down, so that another one may lead: it stands last."""
+        self._led_by, self._vacant_at, self._steps_back = self._host, None, True
+
     def yields_s(self) -> float:
         """For how long it leaves the leadership to hosts that own less."""
         leader = self._store.leader
         if leader is not None or not self._store.fresh:
             self._led_by, self._vacant_at = leader or self._led_by, None
+            self._steps_back = self._steps_back and leader is None
             return 0.0
         if self._vacant_at is None:
             self._vacant_at = self._clock()
         try:
-            after_s = stands_after_s(self._store.view(), self._host, self._led_by)
+            after_s = LONGEST_S if self._steps_back else stands_after_s(self._store.view(), self._host, self._led_by)
         except FailoverError:
             return 0.0  # there is no cluster.yaml yet, or it cannot be understood
         left_s = self._vacant_at + after_s - self._clock()
@@ -61,7 +68,7 @@ class Standby:
         all leases could not be read."""
         self._store.hear()  # leases are not watched: who rests on grants by now is not known yet
         found = self._followed_s(), self._away_s
-        self._away_s = 0.0
+        self._away_s, self._steps_back = 0.0, False
         return found
 
     def look(self) -> float:

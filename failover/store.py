@@ -193,6 +193,10 @@ class Store(Protocol):
         """The leader epoch if this process leads; tries to become leader when nobody does. Does not wait long."""
         ...
 
+    def step_down(self) -> None:
+        """Lead no more: before long others know, and stand. What was granted must be over. Waits for the answer."""
+        ...
+
     def hear(self) -> None:
         """Read all leases anew, which nobody watches: `view` has them then as they are after all that this process has
         written before."""

@@ -96,6 +96,11 @@ def stand(name: str, epoch: int) -> tuple[Write, ...]:
     )
 
 
+def step_down(epoch: int) -> tuple[Write, ...]:
+    """To lead no more, while the session lives."""
+    return Check("leader/epoch", epoch), Delete("leader/holder", 0)
+
+
 def proof(epoch: int) -> tuple[Write, ...]:
     """The leader of this epoch still leads: nobody stood after it, and its holder, which nobody rewrites, is there."""
     return Check("leader/epoch", epoch), Check("leader/holder", 0), Set("pulse", b"")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from failover.grants.granting import Granting
+from failover.handover import PATIENCE_S
 from failover.leader import Leader
 from failover.model import View, VserverIntent, Want
 from failover.plan import stands_after_s
@@ -135,14 +136,82 @@ def test_if_that_one_does_not_stand_the_next_does_soon(cell: Cell) -> None:
     assert cell.leader == "alpha"
 
 
-def test_nobody_gives_up_a_leadership(cell: Cell) -> None:
+def beta_leads(cell: Cell) -> None:
     cell.begin("beta")
     cell.now += cell.turn("beta")
     cell.turn("beta")
+    assert cell.leader == "beta"
+
+
+def live(cell: Cell, length_s: float) -> None:
+    """Every process that is there has a turn every few seconds, and when it asks for one."""
+    end, due = cell.now + length_s, dict.fromkeys(cell.leaders, cell.now)
+    while (now := min(due.values())) < end:
+        cell.now = now
+        for host in [host for host, at in due.items() if at <= now]:
+            due[host] = now + min(max(cell.turn(host), 0.001), 5.0)
+        if cell.leader is None:  # all hear of it
+            due = {host: min(at, now + 0.01) for host, at in due.items()}
+    cell.now = end
+
+
+def test_a_leader_hands_over_to_a_host_that_has_owned_less_for_long(cell: Cell) -> None:
+    beta_leads(cell)
     cell.begin("gamma")
-    for host in ("gamma", "beta", "gamma"):
-        cell.turn(host)
-        assert cell.leader == "beta"
+    live(cell, PATIENCE_S - 10.0)
+    assert cell.leader == "beta"
+    live(cell, 20.0)
+    assert cell.leader == "gamma"
+    live(cell, 10 * PATIENCE_S)
+    assert cell.leader == "gamma"
+
+
+def test_it_stays_where_no_other_host_owns_less(cell: Cell) -> None:
+    cell.begin("gamma")
+    cell.turn("gamma")
+    epoch = cell.stores["gamma"].epoch
+    cell.begin("alpha")
+    live(cell, 2 * PATIENCE_S)
+    assert cell.stores["gamma"].epoch == epoch is not None
+
+
+def test_a_host_that_owns_less_only_for_a_while_is_no_reason(cell: Cell) -> None:
+    beta_leads(cell)
+    cell.begin("gamma")
+    operator = MemoryStore(cell.world, role="operator")
+    for _ in range(4):
+        live(cell, 0.6 * PATIENCE_S)
+        wants = operator.view().intents.hosts.get("gamma")
+        drained = not (wants and wants.drained)
+        operator.wish_host("gamma", lambda wish, drained=drained: replace(wish, drained=drained))
+        operator.wish_host("alpha", lambda wish, drained=drained: replace(wish, drained=drained))
+    assert cell.leader == "beta"
+
+
+def test_in_vain_it_is_tried_ever_more_rarely(cell: Cell) -> None:
+    beta_leads(cell)  # and no process stands by on gamma
+    epochs = []
+    for _ in range(3):
+        live(cell, PATIENCE_S + 10.0)
+        epochs.append(cell.stores["beta"].epoch)
+    assert cell.leader == "beta"
+    assert epochs == [epochs[0], epochs[0], epochs[0] + 1]
+
+
+def test_it_steps_down_when_all_that_it_has_granted_is_over(cell: Cell) -> None:
+    beta_leads(cell)
+    cell.begin("gamma")
+    leader, granting = cell.leaders["beta"], cell.leaders["beta"]._granting
+    live(cell, PATIENCE_S - 10.0)
+    granting.resign = lambda: 3.0  # type: ignore[method-assign]
+    cell.now += 20.0
+    leader.turn()
+    assert leader.turn() == pytest.approx(3.0) and cell.leader == "beta"
+    cell.now += 2.9
+    assert leader.turn() == pytest.approx(0.1) and cell.leader == "beta"
+    cell.now += 0.2
+    leader.turn()
+    assert cell.leader is None
 
 
 def test_at_the_loss_of_the_leader_the_first_of_the_others_does_not_wait(cell: Cell) -> None:

@@ -150,6 +150,31 @@ def test_one_leads_and_the_next_has_a_higher_epoch(stores: Stores) -> None:
     stores.until(lambda: third.leader is None)
 
 
+def test_who_steps_down_leads_no_more_and_may_stand_again(stores: Stores) -> None:
+    first, second = leading(stores, "alpha"), stores.fresh("leader", "beta")
+    epoch = first.lead()
+    assert epoch is not None and second.lead() is None
+    first.step_down()
+    assert (first.epoch, first.leader, first.leads_until) == (None, None, None)
+    assert not first.commit(Change(assignments=(FIRST,)))
+    stores.until(lambda: second.lead() == epoch + 1)
+    first.step_down()
+    assert second.lead() == epoch + 1, "only who leads steps down"
+    second.step_down()
+    stores.until(lambda: first.lead() == epoch + 2)
+
+
+def test_who_has_stepped_down_without_an_answer_leads_only_under_another_epoch(stores: Stores) -> None:
+    leader = leading(stores)
+    epoch = leader.lead()
+    stores.cut(leader)
+    with pytest.raises(Unreachable):
+        leader.step_down()
+    stores.mend(leader)
+    stores.until(leader.lead)
+    assert leader.lead() == epoch + 1
+
+
 def test_a_reconnection_in_the_same_session_keeps_the_leadership(stores: Stores) -> None:
     leader = leading(stores)
     epoch = leader.lead()

@@ -445,3 +445,22 @@ def test_a_leader_goes_to_another_server_only_when_its_own_answers_nothing(
     time.sleep(0.2)
     until(lambda: leader.fresh)
     assert (leader._link == link) is busy
+
+
+def test_who_has_stepped_down_without_an_answer_leads_only_under_another_epoch(
+    one: ZooKeeperServers, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = opened(one, "leader", "alpha")
+    until(leader.lead)
+    epoch = leader.lead()
+
+    def lost(*_: object) -> None:
+        raise Unreachable("lost on its way")
+
+    with monkeypatch.context() as lossy:
+        lossy.setattr(leader._client, "write", lost)
+        with pytest.raises(Unreachable):
+            leader.step_down()
+        assert leader.lead() is None
+    until(leader.lead)
+    assert leader.lead() == epoch + 1

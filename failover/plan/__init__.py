@@ -36,14 +36,14 @@ from failover.plan.board import Board, alive, fenced, intent_of, is_drained, own
 from failover.plan.fencing import Cuts
 from failover.plan.memory import bereft, declared_lost, remembered
 from failover.plan.order import in_order
-from failover.plan.standing import stands_after_s
+from failover.plan.standing import better, stands_after_s
 from failover.plan.words import forgiven
 from failover.store import Change
 
 __all__ = [
-    "Plan", "alive", "bereft", "companions", "declared_lost", "fenced", "forgiven", "intent_of", "is_drained", "judge",
-    "judge_move", "own_report", "plan", "replica_age", "stands_after_s", "terms", "verdicts", "vouched_from",
-    "wanted", "without",
+    "Plan", "alive", "bereft", "better", "companions", "declared_lost", "fenced", "forgiven", "intent_of",
+    "is_drained", "judge", "judge_move", "own_report", "plan", "replica_age", "stands_after_s", "terms", "verdicts",
+    "vouched_from", "wanted", "without",
 ]  # fmt: skip
 
 

@@ -71,6 +71,7 @@ class MemoryStore(Connection, Store):
         self._report: Report | None = None  # the newest, while it is not acknowledged
         self._reporting = False
         self._epoch: int | None = None
+        self._left: int | None = None  # the epoch under which it has stepped down, or tried to
         world.join(self)
         self.mend()
 
@@ -306,6 +307,9 @@ class MemoryStore(Connection, Store):
     def _stand(self) -> int | None:
         nodes = self._need()
         holder, epoch = nodes.get("leader/holder"), nodes["leader/epoch"].version
+        if holder is not None and holder.session == self.session and epoch == self._left:
+            self._write(*writes.step_down(epoch))
+            return None
         if holder is not None:
             return epoch if holder.session == self.session else None
         sent_at = self._clock()
@@ -342,14 +346,24 @@ class MemoryStore(Connection, Store):
         if done and epoch == self._epoch:
             self._proofs.acknowledged(sent_at, self._clock())
 
+    def step_down(self) -> None:
+        epoch, self._epoch, self._proofs = self._epoch, None, Touches(self._timing.kept_s)
+        self._left = epoch if epoch is not None else self._left
+        if epoch is not None:
+            self._write(*writes.step_down(epoch))
+            self._forget("leader/holder")
+
     def look_at_lease(self, host: str) -> Lease | None:
         nodes = self._need()
         self._read_again(*(f"{kind}/{host}" for kind in ("leases", "alive", "taken")))
         if f"alive/{host}" not in nodes:
-            self._mirror = {path: node for path, node in self._mirror.items() if path != f"alive/{host}"}
+            self._forget(f"alive/{host}")
         if (node := nodes.get(f"leases/{host}")) is None:
             return None
         return records.lease(host, node, nodes.get(f"alive/{host}"), nodes.get(f"taken/{host}"))
+
+    def _forget(self, gone: str) -> None:
+        self._mirror = {path: node for path, node in self._mirror.items() if path != gone}
 
     def hear(self) -> None:
         self._read_again(*(path for path in self._need() if path.startswith("leases/")))

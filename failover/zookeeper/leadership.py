@@ -3,6 +3,7 @@
 Rule 1: an epoch is another version of one znode, and every commit checks it: who was deposed changes nothing.
 Rule 2: this process alone leads for one lease (Timing.leads_s) after ZooKeeper is known to have heard of its session
         (failover/touches.py): the holder lives as long as the session, which is shorter than a host's.
+Rule 3: who has begun to step down never leads under that epoch again: without an answer, it may still be done.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Leadership:
         self._lock = threading.Lock()
         self._sessions = 0  # counts the sessions that are over
         self._touches = Touches(timing.kept_s)  # since its election
+        self._left: int | None = None  # the epoch under which it has stepped down, or tried to
         self.epoch: int | None = None
 
     def expired(self) -> None:
@@ -86,6 +88,9 @@ class Leadership:
         now, before = found[holder], found[epoch]
         if before is None or (now is not None and now.session != session):
             return None, None
+        if now is not None and before.version == self._left:
+            self._client.write(self._root, *writes.step_down(before.version))  # rule 3
+            return None, None
         if now is not None:
             return before.version, None  # ours since an attempt whose answer was lost: nobody can have stood after it
         sent_at = self._clock()
@@ -94,6 +99,13 @@ class Leadership:
             return None, None
         self._saw(written[0])
         return before.version + 1, sent_at
+
+    def step_down(self) -> None:
+        with self._lock:
+            epoch, self.epoch, self._touches = self.epoch, None, Touches(self._timing.kept_s)
+            self._left = epoch if epoch is not None else self._left
+        if epoch is not None:
+            self._client.write(self._root, *writes.step_down(epoch))
 
     def pulse(self, now: float) -> None:
         """Begin to write that it still leads."""

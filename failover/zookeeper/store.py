@@ -430,6 +430,10 @@ class ZooKeeperStore(Store):
         if self._connected:
             self._leadership.pulse(now)
 
+    def step_down(self) -> None:
+        self._leadership.step_down()
+        self._mirror.read_again(("leader",))
+
     def look_at_lease(self, host: str) -> Lease | None:
         self._need()
         self._mirror.look_at(host)
