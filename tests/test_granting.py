@@ -407,6 +407,9 @@ def test_who_leaves_waits_until_hosts_have_had_the_time_to_return(cluster: Clust
     assert cluster.ask() == Grant(1, L)
     cluster.elapse(0.1)
     assert cluster.granting.resign() == pytest.approx(L - 0.1 + L / 2)
+    cluster.now += 0.1
+    assert cluster.granting.resign() == pytest.approx(L - 0.2 + L / 2), "also one that was about to hand over"
+    cluster.now += 2 * L
     assert cluster.granting.resign() == 0.0
 
 

@@ -86,13 +86,13 @@ class Granting:
         return min(max(self._timing.session_s / PATIENCE, away_s / 3), self._timing.session_s)
 
     def resign(self) -> float:
-        """Grant nothing more. How long to wait until all that was granted is over, and hosts have returned, seconds."""
+        """Grant nothing more. How long to wait until all that was granted is over, and hosts have returned, seconds: also
+        when that was said before."""
         with self._lock:
-            grantor, self._grantor = self._grantor, None
-            if grantor is None:
+            self._before, self._grantor = self._grantor or self._before, None
+            if self._before is None:
                 return 0.0
-            self._before = grantor
-            return max(0.0, grantor.last_end() + LEAVES * self._timing.grant_s - self._clock())
+            return max(0.0, self._before.last_end() + LEAVES * self._timing.grant_s - self._clock())
 
     def pulse(self) -> float:
         """Prove, now and then, that this process leads, as long as somebody asks. Returns the seconds until the next
