@@ -86,8 +86,8 @@ class Granting:
         return min(max(self._timing.session_s / PATIENCE, away_s / 3), self._timing.session_s)
 
     def resign(self) -> float:
-        """Grant nothing more. How long to wait until all that was granted is over, and hosts have returned, seconds: also
-        when that was said before."""
+        """Grant nothing more, if that was not said before. How long to wait until all that was granted is over, and
+        hosts have returned, seconds."""
         with self._lock:
             self._before, self._grantor = self._grantor or self._before, None
             if self._before is None:
