@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 PATIENCE_S, LONGEST_S = 600.0, 86_400.0
+SHORTEST_S = 0.001  # a pause: less could be lost in the rounding of a clock
 
 
 class Handover:
@@ -43,4 +44,7 @@ class Handover:
     @property
     def left_s(self) -> float | None:
         """Seconds until it steps down; None: it does not."""
-        return None if self._leaves_at is None else self._leaves_at - self._clock()
+        if self._leaves_at is None:
+            return None
+        left_s = self._leaves_at - self._clock()
+        return max(left_s, SHORTEST_S) if left_s > 0 else left_s

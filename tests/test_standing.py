@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from failover.grants.granting import Granting
-from failover.handover import PATIENCE_S
+from failover.handover import PATIENCE_S, SHORTEST_S, Handover
 from failover.leader import Leader
 from failover.model import View, VserverIntent, Want
 from failover.plan import stands_after_s
@@ -242,3 +242,13 @@ def test_a_leader_that_was_not_restarted_after_other_terms_were_applied_says_so(
     cell.turn("gamma")
     (hold,) = [hold for hold in operator.view().holds if hold.subject == "failover-leader on gamma"]
     assert "another timing than the one that is applied" in hold.because and "restart it" in hold.hint
+
+
+def test_a_pause_before_it_steps_down_is_never_lost_in_the_rounding_of_a_clock() -> None:
+    now = 1e6
+    handover = Handover(lambda: now)
+    handover.begin(1.0)
+    now += 1.0 - 1e-9
+    assert handover.left_s == SHORTEST_S
+    now += 1.0
+    assert handover.left_s is not None and handover.left_s < 0
